@@ -1,0 +1,133 @@
+/*
+ * model.h: a model bound from a GGUF file, and the forward pass over many sequences at once.
+ *
+ * q3_model: weights and tokenizer; immutable after loading, shared by all threads.
+ * q3_runtime: thread pool, scratch memory and the pool of KV blocks for one model; driven by one
+ *   thread at a time (the compute thread). Creating and freeing sequences belongs to that thread
+ * too. q3_seq: the KV cache of one sequence, a list of blocks taken from the runtime's pool.
+ */
+#ifndef Q3_MODEL_H
+#define Q3_MODEL_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "kernels.h"
+#include "model/error.h"
+#include "model/gguf.h"
+#include "model/tokenizer.h"
+
+typedef enum q3_mode
+{
+	Q3_PRECISE = 0,
+	Q3_EFFICIENT
+} q3_mode;
+
+typedef struct q3_model q3_model;
+typedef struct q3_runtime q3_runtime;
+typedef struct q3_seq q3_seq;
+
+/* What the file says the model is. Strings belong to the model. */
+typedef struct q3_model_info
+{
+	const char *architecture; /* "qwen3", "qwen2", "llama" */
+	const char *name;         /* general.name, or "" */
+	const char *weight_type;  /* type of most of the weights by bytes: "Q8_0" */
+	int32_t n_layers, n_embd, n_ff, n_heads, n_kv_heads, head_dim, n_vocab;
+	int32_t context_length; /* that the model was trained for */
+	bool tied;              /* output matrix = embedding */
+	uint64_t n_params;      /* number of weights */
+	uint64_t weight_bytes;  /* of all tensors */
+	uint64_t file_bytes;
+	char digest[65]; /* SHA-256 of the file, lower-case hex */
+} q3_model_info;
+
+/* done and total in bytes; called from the loading thread now and then; may be NULL. */
+typedef void (*q3_progress)(void *arg, uint64_t done, uint64_t total);
+
+typedef struct q3_load_options
+{
+	/*
+	 * SHA-256 computed earlier for this very file, or NULL. With it the file is not read through,
+	 * so that a restart after a crash is quick; without it loading reads and hashes the whole file.
+	 */
+	const char *known_digest;
+	bool skip_digest; /* leave info.digest empty (tools that do not need it) */
+	q3_progress progress;
+	void *progress_arg;
+} q3_load_options;
+
+/* options may be NULL. NULL and err on failure. */
+extern q3_model *q3_model_load(const char *path, const q3_load_options *options, q3_error *err);
+extern void q3_model_free(q3_model *m);
+extern const q3_model_info *q3_model_get_info(const q3_model *m);
+extern const q3_tokenizer *q3_model_tokenizer(const q3_model *m);
+extern const q3_gguf *q3_model_gguf(const q3_model *m);
+
+typedef struct q3_runtime_options
+{
+	int32_t threads;          /* compute threads including the caller; 0: all cores */
+	int32_t context_length;   /* longest sequence; 0: the model's own */
+	int32_t max_batch_tokens; /* most tokens in one forward pass; 0: 512 */
+	uint64_t kv_bytes;        /* size of the KV pool; 0: room for one sequence of context_length */
+	bool kv_f32;              /* keep K and V as F32 instead of F16 */
+} q3_runtime_options;
+
+typedef struct q3_runtime_info
+{
+	const char *isa; /* "avx512" */
+	int32_t threads;
+	int32_t context_length;
+	int32_t max_batch_tokens;
+	uint64_t kv_bytes;      /* of the pool */
+	uint64_t scratch_bytes; /* of everything else the runtime allocated */
+	int32_t kv_block_tokens;
+	int32_t kv_blocks, kv_blocks_free;
+} q3_runtime_info;
+
+extern q3_runtime *q3_runtime_create(const q3_model *m, const q3_runtime_options *options,
+                                     q3_error *err);
+extern void q3_runtime_free(q3_runtime *rt);
+extern void q3_runtime_get_info(const q3_runtime *rt, q3_runtime_info *info);
+
+extern q3_seq *q3_seq_create(q3_runtime *rt); /* empty; NULL when out of memory */
+extern void q3_seq_free(q3_seq *seq);         /* its blocks return to the pool; NULL is fine */
+extern int32_t q3_seq_length(const q3_seq *seq);
+/*
+ * Reserves blocks so that the sequence can grow to n_tokens. False, with nothing changed, when the
+ * pool has too few free blocks. q3_forward() itself never allocates blocks: reserve first.
+ */
+extern bool q3_seq_reserve(q3_seq *seq, int32_t n_tokens);
+
+typedef enum q3_want
+{
+	Q3_WANT_NOTHING = 0, /* only fill the KV cache */
+	Q3_WANT_LAST,        /* logits of the last token: float[n_vocab] */
+	Q3_WANT_ALL          /* logits of every token: float[n_tokens][n_vocab] */
+} q3_want;
+
+/* One sequence's part of a forward pass: n_tokens new tokens behind what its KV cache holds. */
+typedef struct q3_batch_item
+{
+	q3_seq *seq; /* at most once in a batch; all of one mode's or mixed */
+	const int32_t *tokens;
+	int32_t n_tokens; /* >= 1 */
+	q3_mode mode;
+	q3_want want;
+	float *logits; /* caller's memory as want says */
+} q3_batch_item;
+
+/*
+ * Computes the items together: the tokens of all items (sum <= max_batch_tokens) go through every
+ * layer as one batch; K and V of the new tokens are appended to their sequences. *stop (may be
+ * NULL) is looked at between layers and matrix products: when it becomes true the call returns
+ * Q3_ERR_CANCELLED within some tens of milliseconds and the sequences have their old lengths.
+ * Formulas: RMSNorm(x) = x / sqrt(mean(x^2) + eps) * w; attention softmax(q k^T / sqrt(head_dim))
+ * v, causal; FFN down(silu(gate x) * up x). Logits of an item do not depend on the other items.
+ */
+extern q3_code q3_forward(q3_runtime *rt, const q3_batch_item *items, int32_t n_items,
+                          const atomic_bool *stop, q3_error *err);
+
+#endif

@@ -1,0 +1,49 @@
+/*
+ * output.h: from generated tokens to the text of an answer.
+ *
+ * A q3_output belongs to one request. It splits thinking from the value, stops at an end token, a
+ * stop string (which is not part of the value) or the token limit, and gives out only whole UTF-8
+ * characters of which no later token can take anything back.
+ */
+#ifndef Q3_OUTPUT_H
+#define Q3_OUTPUT_H
+
+#include "model/tokenizer.h"
+
+typedef enum q3_finish
+{
+	Q3_FINISH_NONE = 0, /* still running */
+	Q3_FINISH_STOP,     /* an end token or a stop string */
+	Q3_FINISH_LENGTH    /* max_tokens reached */
+} q3_finish;
+
+typedef struct q3_output q3_output;
+
+/*
+ * stops: n_stops byte strings, copied; empty ones are Q3_ERR_INVALID. thinking: the model may open
+ * a <think> block; what stands inside never enters the value. Without thinking, or where the
+ * vocabulary has no <think>, everything is value.
+ */
+extern q3_output *q3_output_create(const q3_tokenizer *tok, const q3_str *stops, size_t n_stops,
+                                   bool thinking, int32_t max_tokens, q3_error *err);
+extern void q3_output_free(q3_output *o);
+/* Takes the next token and says whether the answer is complete; false when out of memory. */
+extern bool q3_output_push(q3_output *o, int32_t token, q3_finish *finish);
+/*
+ * Value text that has become final since the last call, for streaming: valid until the next push.
+ * After the last push, the rest. len 0 when there is none.
+ */
+extern q3_str q3_output_take(q3_output *o);
+/* Whole texts so far (after the end: the answer). Leading and trailing white space of thinking and
+ * leading white space of a value after thinking are dropped. */
+extern q3_str q3_output_value(const q3_output *o);
+extern q3_str q3_output_thinking(const q3_output *o); /* data NULL: the model did not think */
+extern int32_t q3_output_n_tokens(const q3_output *o);
+
+/*
+ * Replaces every byte that is not part of valid UTF-8, and NUL, by U+FFFD; result is malloc'ed, its
+ * length in *out_len; NULL when out of memory. For qwen_detokenize.
+ */
+extern char *q3_utf8_repair(const char *text, size_t len, size_t *out_len);
+
+#endif

@@ -1,0 +1,221 @@
+/*
+ * protocol.h: the messages between a backend and the engine, and between the worker and the engine.
+ *
+ * Frames over a stream socket on one machine, integers in native byte order (both ends are built
+ * together; HELLO checks the version). A frame is a q3p_header followed by `length` bytes. Encoding
+ * and decoding allocate nothing: an encoder is called once with a NULL buffer to learn the size, a
+ * decoder returns pointers into the frame. Every decoder checks every length: a hostile frame gives
+ * false. This file knows neither PostgreSQL nor the model.
+ *
+ * Life of a connection: the client sends HELLO, then any number of REQUESTs without waiting; the
+ * engine answers each with exactly one RESULT or ERROR carrying the same id (before it, for a
+ * stream, any number of CHUNKs). Answers may come in any order. CANCEL drops a request: the engine
+ * answers ERROR with SQLSTATE 57014 unless the answer is already on its way. Closing the connection
+ * cancels everything on it. A frame that cannot be decoded closes the connection.
+ */
+#ifndef Q3_PROTOCOL_H
+#define Q3_PROTOCOL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define Q3P_VERSION 1
+#define Q3P_MAX_FRAME (256u * 1024 * 1024)
+
+typedef enum q3p_type
+{
+	/* client to engine */
+	Q3P_HELLO = 1,
+	Q3P_REQUEST,
+	Q3P_CANCEL,   /* no payload; the header's id says which request */
+	Q3P_ACTIVITY, /* no payload; answered by ACTIVITY_RESULT */
+	/* engine to client */
+	Q3P_CHUNK = 64, /* payload: the next bytes of the value, whole UTF-8 characters */
+	Q3P_RESULT,
+	Q3P_ERROR,
+	Q3P_ACTIVITY_RESULT,
+	/* engine to worker, on the control socket */
+	Q3P_STATUS = 128
+} q3p_type;
+
+typedef struct q3p_header
+{
+	uint32_t length; /* of the payload that follows */
+	uint32_t type;
+	uint64_t id; /* of the request, chosen by the client; 0 where there is none */
+} q3p_header;
+
+/* Bytes with a length; data is NULL when the field is absent (SQL NULL). */
+typedef struct q3p_bytes
+{
+	const char *data;
+	size_t len;
+} q3p_bytes;
+
+typedef struct q3p_hello
+{
+	uint32_t version;
+	int32_t pid;       /* of the backend */
+	uint32_t role;     /* oid of the current user */
+	uint32_t database; /* oid */
+} q3p_hello;
+
+typedef enum q3p_kind
+{
+	Q3P_GENERATE = 1, /* chat format around prompt; RESULT holds value and thinking */
+	Q3P_STREAM,  /* the same, with CHUNKs while it runs; RESULT's value is what no CHUNK held */
+	Q3P_LOGPROB, /* RESULT.score: mean log-probability per token of prompt */
+	Q3P_COUNT_TOKENS, /* RESULT.prompt_tokens: number of tokens of prompt as plain text */
+	Q3P_TOKENIZE,     /* RESULT.tokens */
+	Q3P_DETOKENIZE    /* RESULT.value from tokens */
+} q3p_kind;
+
+typedef enum q3p_mode
+{
+	Q3P_AUTO = 0,
+	Q3P_EFFICIENT,
+	Q3P_PRECISE
+} q3p_mode;
+
+typedef struct q3p_request
+{
+	uint32_t kind; /* q3p_kind */
+	uint32_t mode; /* q3p_mode */
+	bool thinking;
+	bool has_temperature, has_top_p, has_top_k; /* absent: the engine's defaults for the mode */
+	int32_t max_tokens;                         /* >= 1 for GENERATE and STREAM */
+	double temperature;
+	double top_p;
+	int32_t top_k;
+	uint64_t seed;
+	q3p_bytes prompt;            /* UTF-8 */
+	q3p_bytes system;            /* UTF-8, may be absent */
+	uint32_t n_stops;            /* stop strings, packed: read them with q3p_next_bytes() */
+	q3p_bytes stops;             /* encoder: ignored, see q3p_request_encode */
+	uint32_t n_tokens;           /* DETOKENIZE */
+	const unsigned char *tokens; /* n_tokens int32, unaligned: memcpy out */
+} q3p_request;
+
+typedef enum q3p_finish
+{
+	Q3P_FINISH_STOP = 1,
+	Q3P_FINISH_LENGTH
+} q3p_finish;
+
+typedef struct q3p_result
+{
+	uint32_t mode;   /* the mode that answered */
+	uint32_t finish; /* q3p_finish; 0 for kinds that generate nothing */
+	int32_t prompt_tokens, cached_tokens, output_tokens;
+	double confidence; /* exp(mean log-probability of the generated tokens); NaN: none */
+	double score;      /* LOGPROB; NaN: undefined (fewer than two tokens) */
+	double queue_ms;   /* from arrival to the first forward pass */
+	double latency_ms; /* from arrival to this answer */
+	q3p_bytes reason;  /* why this mode, English words */
+	q3p_bytes value;
+	q3p_bytes thinking;
+	q3p_bytes digest; /* of the model, hex */
+	uint32_t n_tokens;
+	const unsigned char *tokens; /* n_tokens int32, unaligned */
+} q3p_result;
+
+typedef struct q3p_error
+{
+	char sqlstate[6]; /* NUL-terminated */
+	q3p_bytes message;
+	q3p_bytes detail; /* may be absent */
+	q3p_bytes hint;   /* may be absent */
+} q3p_error;
+
+typedef enum q3p_phase
+{
+	Q3P_QUEUED = 1,
+	Q3P_PREFILL,
+	Q3P_DECODE
+} q3p_phase;
+
+/* One live request in an ACTIVITY_RESULT: uint32 count, then this many fixed-size records. */
+typedef struct q3p_activity
+{
+	uint64_t id;
+	int32_t pid;
+	uint32_t role;
+	uint32_t database;
+	uint32_t kind;  /* q3p_kind */
+	uint32_t mode;  /* q3p_mode */
+	uint32_t phase; /* q3p_phase */
+	int32_t prompt_tokens, prompt_done, output_tokens, max_tokens;
+	int32_t kv_tokens; /* KV room held */
+	int32_t pad;
+	double age_ms; /* since arrival */
+} q3p_activity;
+
+typedef enum q3p_state
+{
+	Q3P_STARTING = 1,
+	Q3P_LOADING,
+	Q3P_READY,
+	Q3P_FAILED /* the engine exits after sending this: retrying without a change is useless */
+} q3p_state;
+
+/* What the engine tells the worker when something changes, and about once a second while it works.
+ */
+typedef struct q3p_status
+{
+	uint32_t state;  /* q3p_state */
+	double progress; /* 0 to 1 while loading */
+	int32_t threads, context_length, max_batch_tokens;
+	int32_t kv_blocks, kv_blocks_free, kv_block_tokens;
+	uint64_t n_params;
+	uint64_t weight_bytes, kv_bytes, scratch_bytes;
+	double load_ms;
+	uint64_t requests, errors, prompt_tokens, output_tokens; /* since the engine started */
+	int32_t running, queued;
+	q3p_bytes architecture, name, weight_type, digest, device, device_reason, isa;
+	q3p_bytes message, detail, hint; /* FAILED */
+} q3p_status;
+
+/*
+ * Encoders write header and payload of one frame to out when it has room for them (cap) and return
+ * the frame's size in any case; 0 when it would exceed Q3P_MAX_FRAME.
+ */
+extern size_t q3p_hello_encode(const q3p_hello *m, void *out, size_t cap);
+/* stops[m->n_stops] are the stop strings; tokens in m->tokens. */
+extern size_t q3p_request_encode(uint64_t id, const q3p_request *m, const q3p_bytes *stops,
+                                 void *out, size_t cap);
+extern size_t q3p_result_encode(uint64_t id, const q3p_result *m, void *out, size_t cap);
+extern size_t q3p_error_encode(uint64_t id, const q3p_error *m, void *out, size_t cap);
+extern size_t q3p_activity_encode(const q3p_activity *rows, uint32_t n, void *out, size_t cap);
+extern size_t q3p_status_encode(const q3p_status *m, void *out, size_t cap);
+/* CANCEL, ACTIVITY (len 0) and CHUNK. */
+extern size_t q3p_plain_encode(q3p_type type, uint64_t id, const void *payload, size_t len,
+                               void *out, size_t cap);
+
+/*
+ * Looks at the n bytes received so far. Returns 1 and the header when a whole frame is there (its
+ * payload follows the header; the frame is sizeof(q3p_header) + length bytes), 0 when more bytes
+ * are needed, -1 when this is no frame (length over the limit).
+ */
+extern int q3p_frame(const void *data, size_t n, q3p_header *header);
+
+/* Decoders take a frame's payload. False: malformed. */
+extern bool q3p_hello_decode(const void *payload, size_t n, q3p_hello *m);
+extern bool q3p_request_decode(const void *payload, size_t n, q3p_request *m);
+extern bool q3p_result_decode(const void *payload, size_t n, q3p_result *m);
+extern bool q3p_error_decode(const void *payload, size_t n, q3p_error *m);
+extern bool q3p_status_decode(const void *payload, size_t n, q3p_status *m);
+/* Number of records; the i-th is copied out with q3p_activity_get(). */
+extern bool q3p_activity_decode(const void *payload, size_t n, uint32_t *count);
+extern void q3p_activity_get(const void *payload, uint32_t i, q3p_activity *row);
+
+/* Takes the next string off a packed list (request.stops); false at the end or when malformed. */
+extern bool q3p_next_bytes(q3p_bytes *list, q3p_bytes *item);
+
+extern const char *q3p_mode_name(uint32_t mode);   /* "auto" */
+extern const char *q3p_kind_name(uint32_t kind);   /* "generate" */
+extern const char *q3p_finish_name(uint32_t fin);  /* "stop", "length" */
+extern const char *q3p_phase_name(uint32_t phase); /* "queued" */
+extern const char *q3p_state_name(uint32_t state); /* "loading" */
+
+#endif
