@@ -56,6 +56,7 @@ static const dtype_info dtypes[] = {
     [38] = {"IQ4_NL_8_8", 0, 0},
     [39] = {"MXFP4", 0, 0},
     [40] = {"NVFP4", 0, 0},
+    [41] = {"Q1_0", 0, 0},
 };
 
 static const dtype_info *
