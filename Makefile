@@ -3,12 +3,17 @@
 #   make, make install, make installcheck    the extension and its engine, as PGXS users know them
 #   make demo                                a throw-away cluster with a real model, from nothing
 #   make test                                unit, oracle, regression and TAP tests, from nothing
+#   make demo-stop                           stops the demo's cluster and removes it
+#   make unit, make fuzz-corpus, make fuzz   parts of it, and fuzzing proper (FUZZ_SECONDS a target)
+#   make tsan                                the unit tests once more, under ThreadSanitizer
 #   make headers-check                       compile only, against every PostgreSQL whose headers are here
-#   make fuzz, make tsan, make format        for developers
+#   make headers-fetch                       gets the headers of other releases from Debian
+#   make format, make format-check           clang-format over all C files; shellcheck over the scripts
+#   make clean, make distclean               the objects; everything that a command here has made
 #
 # The module (qwen3dm.so: src/extension, src/protocol) is built by PGXS. The engine
-# (qwen3dm-engine: src/engine, src/model, src/protocol, kernels) is built by engine.mk's rules below:
-# it shares no object with the module and contains no PostgreSQL code.
+# (qwen3dm-engine: src/engine, src/model, src/protocol, kernels) is built by the rules below: it
+# shares no object with the module and contains no PostgreSQL code.
 
 MODULE_big = qwen3dm
 EXTENSION = qwen3dm
@@ -29,12 +34,19 @@ REGRESS_OPTS = --inputdir=$(srcdir)
 # Bitcode of a client of a socket has nothing to inline, and clang need not be there.
 override with_llvm := no
 
+# What "make clean" removes besides PGXS's own files.
+EXTRA_CLEAN = $(ENGINE) $(addprefix $(BUILD)/,obj san tsan fuzz headers/objects)
+
 PG_CONFIG ?= pg_config
 PGXS := $(shell $(PG_CONFIG) --pgxs 2>/dev/null)
-HAVE_PGXS := $(wildcard $(PGXS))
+HAVE_PGXS := $(and $(wildcard $(PGXS)),$(wildcard $(shell $(PG_CONFIG) --includedir-server)/postgres.h))
 
 ifneq ($(HAVE_PGXS),)
 include $(PGXS)
+install: install-engine
+uninstall: uninstall-engine
+distclean: clean-area
+$(OBJS): $(wildcard src/extension/*.h) src/protocol/protocol.h
 else
 srcdir = .
 all: no-pgxs
@@ -84,30 +96,107 @@ $(BUILD)/obj/%.o: %.c
 
 -include $(ENGINE_OBJ:.o=.d)
 
+# Beside the module: the background worker finds it in the server's library folder.
+install-engine: $(ENGINE)
+	$(MKDIR_P) '$(DESTDIR)$(pkglibdir)'
+	$(INSTALL_PROGRAM) $(ENGINE) '$(DESTDIR)$(pkglibdir)/$(ENGINE)'
+
+uninstall-engine:
+	rm -f '$(DESTDIR)$(pkglibdir)/$(ENGINE)'
+
 # ---------------------------------------------------------------------------------------------
-# Unit tests: cmocka programs over the engine's code, built with AddressSanitizer and UBSan
+# Unit tests: cmocka programs over the engine's code, built with AddressSanitizer and UBSan in
+# build/san and with ThreadSanitizer in build/tsan; the fuzz targets with a plain main() over their
+# corpora, and with libFuzzer in build/fuzz
 # ---------------------------------------------------------------------------------------------
 SAN_CFLAGS = -fsanitize=address,undefined -fno-sanitize-recover=undefined -O1 -g \
 	-fno-omit-frame-pointer
-SAN_LIB_OBJ := $(LIB_SRC:%.c=$(BUILD)/san/%.o)
+TSAN_CFLAGS = -fsanitize=thread -O1 -g -fno-omit-frame-pointer
+FUZZ_CFLAGS = -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined -O1 -g \
+	-fno-omit-frame-pointer
+FUZZ_CC ?= clang
+FUZZ_SECONDS ?= 60
+
 UNIT_SRC := $(sort $(wildcard test/unit/test_*.c))
 UNIT_BIN := $(UNIT_SRC:test/unit/%.c=$(BUILD)/san/%)
+TSAN_BIN := $(UNIT_SRC:test/unit/%.c=$(BUILD)/tsan/%)
+FUZZ_SRC := $(sort $(wildcard test/fuzz/fuzz_*.c))
+CORPUS_BIN := $(FUZZ_SRC:test/fuzz/%.c=$(BUILD)/san/%)
+FUZZ_BIN := $(FUZZ_SRC:test/fuzz/%.c=$(BUILD)/fuzz/%)
 
-$(BUILD)/san/%.o: %.c
-	@mkdir -p $(@D)
-	$(ENGINE_CC) $(ENGINE_CFLAGS) $(SAN_CFLAGS) \
-		$(if $(filter kernels/cpu/%,$<),$(call isa_flags,$<)) -MMD -MP -c -o $@ $<
+# $(1): folder of build/; $(2): compiler; $(3): flags
+define sanitized
+$(BUILD)/$(1)/%.o: %.c
+	@mkdir -p $$(@D)
+	$(2) $$(ENGINE_CFLAGS) $(3) $$(if $$(filter kernels/cpu/%,$$<),$$(call isa_flags,$$<)) \
+		-MMD -MP -c -o $$@ $$<
 
-$(BUILD)/san/test_%: $(BUILD)/san/test/unit/test_%.o $(SAN_LIB_OBJ)
-	$(ENGINE_CC) $(ENGINE_CFLAGS) $(SAN_CFLAGS) -o $@ $^ -lcmocka $(ENGINE_LIBS)
+$(BUILD)/$(1)/test_%: $(BUILD)/$(1)/test/unit/test_%.o $(LIB_SRC:%.c=$(BUILD)/$(1)/%.o)
+	$(2) $$(ENGINE_CFLAGS) $(3) -o $$@ $$^ -lcmocka $$(ENGINE_LIBS)
 
--include $(SAN_LIB_OBJ:.o=.d) $(UNIT_SRC:%.c=$(BUILD)/san/%.d)
+-include $(LIB_SRC:%.c=$(BUILD)/$(1)/%.d) $(UNIT_SRC:%.c=$(BUILD)/$(1)/%.d) \
+	$(FUZZ_SRC:%.c=$(BUILD)/$(1)/%.d)
+endef
+$(eval $(call sanitized,san,$(ENGINE_CC),$(SAN_CFLAGS)))
+$(eval $(call sanitized,tsan,$(ENGINE_CC),$(TSAN_CFLAGS)))
+$(eval $(call sanitized,fuzz,$(FUZZ_CC),$(FUZZ_CFLAGS)))
+
+$(BUILD)/san/fuzz_%: $(BUILD)/san/test/fuzz/fuzz_%.o $(BUILD)/san/test/fuzz/standalone_main.o \
+		$(LIB_SRC:%.c=$(BUILD)/san/%.o)
+	$(ENGINE_CC) $(ENGINE_CFLAGS) $(SAN_CFLAGS) -o $@ $^ $(ENGINE_LIBS)
+
+$(BUILD)/fuzz/fuzz_%: $(BUILD)/fuzz/test/fuzz/fuzz_%.o $(LIB_SRC:%.c=$(BUILD)/fuzz/%.o)
+	$(FUZZ_CC) $(ENGINE_CFLAGS) $(FUZZ_CFLAGS) -fsanitize=fuzzer -o $@ $^ $(ENGINE_LIBS)
+
+unit-programs: $(UNIT_BIN) $(CORPUS_BIN)
 
 unit: $(UNIT_BIN)
 	@set -e; for t in $(UNIT_BIN); do echo "== $$t"; $$t; done
 
+tsan: $(TSAN_BIN)
+	@set -e; for t in $(TSAN_BIN); do echo "== $$t"; TSAN_OPTIONS=halt_on_error=1 $$t; done
+
+fuzz-corpus: $(CORPUS_BIN)
+	@set -e; for t in $(CORPUS_BIN); do \
+		echo "== $$t"; $$t test/fuzz/corpus/$${t##*/fuzz_}/*; done
+
+# New finds stay in build/fuzz; what is worth keeping is moved to test/fuzz/corpus by hand.
+fuzz: $(FUZZ_BIN)
+	@set -e; for t in $(FUZZ_BIN); do name=$${t##*/fuzz_}; \
+		mkdir -p $(BUILD)/fuzz/found/$$name; \
+		echo "== $$t for $(FUZZ_SECONDS) s"; \
+		$$t -max_total_time=$(FUZZ_SECONDS) -timeout=10 -rss_limit_mb=4096 \
+			-artifact_prefix=$(BUILD)/fuzz/$$name- -print_final_stats=1 \
+			$(BUILD)/fuzz/found/$$name test/fuzz/corpus/$$name; done
+
+# ---------------------------------------------------------------------------------------------
+# The two commands, and what belongs to them
+# ---------------------------------------------------------------------------------------------
+demo:
+	@MAKE='$(MAKE)' test/setup/demo.sh
+
+demo-stop:
+	@test/setup/demo.sh stop
+
+test:
+	@MAKE='$(MAKE)' test/setup/run-tests.sh
+
+headers-check:
+	@test/setup/headers.sh check
+
+headers-fetch:
+	@test/setup/headers.sh fetch
+
+clean-area:
+	@test/setup/clean.sh
+
 format:
 	clang-format -i $$(git ls-files '*.c' '*.h')
 
-.PHONY: unit format
+format-check:
+	clang-format --dry-run -Werror $$(git ls-files '*.c' '*.h')
+	shellcheck -x .ci/run test/setup/*.sh
+
+.PHONY: unit unit-programs tsan fuzz fuzz-corpus demo demo-stop test headers-check headers-fetch \
+	clean-area format format-check install-engine uninstall-engine
 .SECONDARY:
