@@ -495,9 +495,7 @@ q3p_activity_decode(const void *payload, size_t n, uint32_t *count)
 	reader r = reader_start(payload, n);
 
 	*count = get_u32(&r);
-	if (!r.ok || r.left % sizeof(q3p_activity) != 0 || r.left / sizeof(q3p_activity) != *count)
-		*count = 0, r.ok = false;
-	return r.ok;
+	return r.ok && r.left % sizeof(q3p_activity) == 0 && r.left / sizeof(q3p_activity) == *count;
 }
 
 void
