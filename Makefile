@@ -182,7 +182,8 @@ test:
 	@MAKE='$(MAKE)' test/setup/run-tests.sh
 
 headers-check:
-	@test/setup/headers.sh check
+	@EXTENSION_SRC='$(EXTENSION_SRC)' EXTENSION_FLAGS='-I$(srcdir)/src $(PG_CFLAGS)' \
+		test/setup/headers.sh check
 
 headers-fetch:
 	@test/setup/headers.sh fetch
