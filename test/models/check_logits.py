@@ -1,0 +1,114 @@
+#!/usr/bin/env python3
+"""Compares the engine's logits in mode precise with reference.py on models built from a seed.
+
+    check_logits.py ENGINE WORKDIR [--only TEXT] [--keep]
+
+For every architecture and tensor type, and for some unusual shapes, builds a small random model in WORKDIR, runs
+`ENGINE logits` on a prompt with F32 and with F16 keys and values, and prints the relative error ||logits - reference|| /
+||reference|| of the worst position. The limits are 1e-4 (F32) and 1e-3 (F16). Exit status 1 if anything is above.
+"""
+import argparse
+import os
+import subprocess
+import sys
+
+import numpy as np
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import reference  # noqa: E402
+import tiny_model  # noqa: E402
+
+LIMITS = {"f32": 1e-4, "f16": 1e-3}
+ARCHITECTURES = ("qwen3", "qwen2", "llama")
+TYPES = ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q4_K", "Q5_K", "Q6_K")
+K_SHAPE = "--L 2 --H 256 --F 512 --nh 4 --nkv 2 --hd 64"  # rows of every matrix are a multiple of 256
+
+SHAPES = (  # name, arguments, length of the prompt
+    ("heads wider than H/nh", "--H 128 --F 384 --nh 4 --nkv 2 --hd 64", 24),
+    ("one KV head", "--H 128 --F 256 --nh 4 --nkv 1 --hd 32", 24),
+    ("a KV head per head", "--H 128 --F 256 --nh 4 --nkv 4 --hd 32", 24),
+    ("half of a head rotated", "--H 128 --F 256 --nh 4 --nkv 2 --hd 64 --rope-dims 32", 24),
+    ("no power of two", "--H 100 --F 172 --nh 6 --nkv 3 --hd 36", 24),
+    ("narrow Q8_0", "--H 96 --F 160 --nh 3 --nkv 1 --hd 32 --dtype Q8_0", 24),
+    ("Q4_K with Q6_K head", K_SHAPE + " --dtype Q4_K --embd-dtype Q6_K --tied 0", 24),
+    ("heads of 128, theta 1e4", "--H 128 --F 256 --nh 2 --nkv 1 --hd 128 --theta 1e4 --L 1", 24),
+    ("one token", "--L 2 --dtype Q8_0", 1),
+    ("300 tokens", "--L 2 --H 64 --F 128 --nh 2 --nkv 1 --hd 32", 300),
+)
+
+
+def cases():
+    """(label, arguments of tiny_model, length of the prompt) of every model."""
+    for arch in ARCHITECTURES:
+        for i, dtype in enumerate(TYPES):
+            yield f"{arch} {dtype}", f"--arch {arch} --dtype {dtype} {K_SHAPE} --tied {i % 2}", 24
+    for arch in ARCHITECTURES:
+        yield f"{arch} Q8_0 other head", f"--arch {arch} --dtype Q8_0 {K_SHAPE} --tied 0", 24
+        for name, args, n in SHAPES:
+            yield f"{arch} {name}", f"--arch {arch} {args}", n
+
+
+def engine_logits(engine, model, tokens, kv, out):
+    """Logits of every position as the engine computes them."""
+    if os.path.exists(out):
+        os.remove(out)
+    command = [engine, "logits", "-m", model, "--mode", "precise", "--tokens", ",".join(map(str, tokens)), "--all",
+               "--raw", out, "--kv", kv]
+    done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, timeout=60)
+    if done.returncode != 0:
+        raise RuntimeError(f"exit status {done.returncode}: {done.stderr.strip()[:300]}")
+    return np.fromfile(out, "<f4").astype(np.float64).reshape(len(tokens), -1)
+
+
+def worst_error(logits, expected):
+    if logits.shape != expected.shape:
+        raise RuntimeError(f"{logits.shape} logits instead of {expected.shape}")
+    error = np.linalg.norm(logits - expected, axis=1) / np.linalg.norm(expected, axis=1)
+    return float(np.inf if np.isnan(error).any() else error.max())
+
+
+def check(engine, workdir, label, args, length, keep):
+    """Prints one line of the table; the numbers of passed and failed comparisons."""
+    model, out = os.path.join(workdir, label.replace(" ", "_").replace("/", "_") + ".gguf"), os.path.join(workdir, "logits")
+    tiny_model.main(["--out", model, *args.split()])
+    meta, tensors = reference.load(model)
+    tokens = np.random.default_rng(length).integers(0, len(tensors["token_embd.weight"]), length).tolist()
+    expected = reference.forward(meta, tensors, tokens)
+    columns, failed, notes = [], 0, []
+    for kv, limit in LIMITS.items():
+        try:
+            error = worst_error(engine_logits(engine, model, tokens, kv, out), expected)
+            columns.append(f"{error:.2e}")
+            failed += error > limit
+        except (OSError, RuntimeError, ValueError, subprocess.TimeoutExpired) as problem:
+            columns.append("-")
+            failed += 1
+            notes.append(f"    {kv}: {problem}")
+    head = "output" if "output.weight" in tensors else "tied"
+    print(f"{label:34} {head:7} {columns[0]:>10} {columns[1]:>10}  {'FAILED' if failed else 'ok'}", flush=True)
+    print(*notes, sep="\n", end="\n" if notes else "")
+    if not keep:
+        os.remove(model)
+    return len(LIMITS) - failed, failed
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("engine", help="path of qwen3dm-engine")
+    parser.add_argument("workdir", help="folder for models and outputs; made if it is not there")
+    parser.add_argument("--only", default="", help="cases whose name contains this")
+    parser.add_argument("--keep", action="store_true", help="leave the models in the folder")
+    a = parser.parse_args()
+    os.makedirs(a.workdir, exist_ok=True)
+    print(f"{'model':34} {'head':7} {'KV f32':>10} {'KV f16':>10}")
+    passed = failed = 0
+    for label, args, length in cases():
+        if a.only in label:
+            ok, bad = check(a.engine, a.workdir, label, args, length, a.keep)
+            passed, failed = passed + ok, failed + bad
+    print(f"{passed} passed, {failed} failed")
+    return 1 if failed or not passed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
