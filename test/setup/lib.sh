@@ -19,6 +19,7 @@ Q3_CACHE=${XDG_CACHE_HOME:-${HOME:-/tmp}/.cache}/qwen3dm
 unset MAKEFLAGS MFLAGS MAKELEVEL
 # Whatever server the caller's shell points at is none of our business.
 unset PGHOST PGHOSTADDR PGPORT PGUSER PGDATABASE PGSERVICE PGDATA PGPASSWORD PGOPTIONS
+umask 022
 mkdir -p "$Q3_LOG"
 
 q3_say()
