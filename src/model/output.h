@@ -20,14 +20,23 @@ typedef enum q3_finish
 typedef struct q3_output q3_output;
 
 /*
- * stops: n_stops byte strings, copied; empty ones are Q3_ERR_INVALID. thinking: the model may open
- * a <think> block; what stands inside never enters the value. Without thinking, or where the
- * vocabulary has no <think>, everything is value.
+ * stops: n_stops byte strings, copied; an empty one or one that is not valid UTF-8 is
+ * Q3_ERR_INVALID, as is max_tokens < 1. They apply to the value only. The text is read byte by byte
+ * and the first stop string that is complete ends the answer (of several that end at the same byte,
+ * the longest is cut off), so that the answer does not depend on how tokens cut the text.
+ *
+ * thinking: keep what stands in a <think> block, for q3_output_thinking(). Such a block is never
+ * part of the value, with thinking or without, closed or not, as long as the vocabulary has those
+ * tokens. Control tokens that do not end the answer are no text. Bytes that are not valid UTF-8,
+ * and NUL, become U+FFFD; of a character that the token limit cuts in half nothing remains.
  */
 extern q3_output *q3_output_create(const q3_tokenizer *tok, const q3_str *stops, size_t n_stops,
                                    bool thinking, int32_t max_tokens, q3_error *err);
 extern void q3_output_free(q3_output *o);
-/* Takes the next token and says whether the answer is complete; false when out of memory. */
+/*
+ * Takes the next token and says whether the answer is complete; tokens after that are ignored.
+ * False when out of memory.
+ */
 extern bool q3_output_push(q3_output *o, int32_t token, q3_finish *finish);
 /*
  * Value text that has become final since the last call, for streaming: valid until the next push.
@@ -37,12 +46,13 @@ extern q3_str q3_output_take(q3_output *o);
 /* Whole texts so far (after the end: the answer). Leading and trailing white space of thinking and
  * leading white space of a value after thinking are dropped. */
 extern q3_str q3_output_value(const q3_output *o);
-extern q3_str q3_output_thinking(const q3_output *o); /* data NULL: the model did not think */
+extern q3_str q3_output_thinking(const q3_output *o); /* data NULL: no <think>, or not kept */
+/* Tokens pushed up to the end of the answer, an end token and thinking included. */
 extern int32_t q3_output_n_tokens(const q3_output *o);
 
 /*
- * Replaces every byte that is not part of valid UTF-8, and NUL, by U+FFFD; result is malloc'ed, its
- * length in *out_len; NULL when out of memory. For qwen_detokenize.
+ * Replaces every maximal part that is not valid UTF-8, and NUL, by one U+FFFD; result is malloc'ed,
+ * its length in *out_len; NULL when out of memory. For qwen_detokenize.
  */
 extern char *q3_utf8_repair(const char *text, size_t len, size_t *out_len);
 
