@@ -1,0 +1,70 @@
+# Who may see and do what: requests of others, the model's path, settings.
+use strict;
+use warnings;
+use PostgreSQL::Test::Utils;
+use Qwen3dm;
+use Test::More;
+
+my $node = qwen_node('privileges', model => slow_model());
+$node->safe_psql('postgres', 'CREATE ROLE alice LOGIN; CREATE ROLE bob LOGIN; CREATE ROLE monitor LOGIN;
+	GRANT pg_monitor TO monitor');
+
+sub as_user
+{
+	my ($user, $sql) = @_;
+	my ($rc, $out, $err) = $node->psql('postgres', $sql, extra_params => [ '-U', $user ]);
+	return $rc == 0 ? $out : $err;
+}
+
+is(as_user('alice', q{SELECT qwen_infer('a', max_tokens => 2) IS NOT NULL}), 't', 'anybody may ask');
+
+my $call = start_long_call($node, user => 'alice');
+my $rows = q{SELECT count(*) FROM qwen_stat_activity WHERE output_tokens IS NOT NULL};
+is(as_user('alice', $rows), '1', 'alice sees her request');
+is(as_user('bob', $rows), '0', 'bob does not');
+is(as_user('monitor', $rows), '1', 'a role with pg_read_all_stats does');
+$node->safe_psql('postgres', 'SELECT pg_cancel_backend(pid) FROM qwen_stat_activity');
+finish_call($call);
+
+is(as_user('alice', 'SELECT state FROM qwen_model_status'), 'ready', 'anybody sees whether there is a model');
+my $row = as_user('alice', 'SELECT s::text FROM qwen_model_status s');
+unlike($row, qr/\Q@{[ slow_model() ]}\E/, "but not the model's path");
+like(as_user('alice', 'SHOW qwen3dm.model'), qr/permission denied|must be superuser/, 'nor the setting');
+like(as_user('alice', q{SET qwen3dm.model = '/etc/passwd'}),
+	qr/permission denied|cannot be changed/, 'and cannot set it');
+like(as_user('alice', q{ALTER ROLE alice SET qwen3dm.model = '/etc/passwd'}),
+	qr/permission denied|cannot be changed/, 'nor for her role');
+is(as_user('alice', q{SET qwen3dm.max_tokens = 5; SHOW qwen3dm.max_tokens}), '5', 'her own limits she sets herself');
+like(as_user('alice', 'CREATE EXTENSION qwen3dm'), qr/ERROR/, 'the extension is for superusers to create');
+is(as_user('alice', q{LOAD 'qwen3dm'}) =~ /permission|access/ ? 1 : 0, 1, 'nor can she LOAD it by path');
+
+# The socket belongs to the server's user alone.
+my $engine = engine_pid($node);
+my $name = '';
+open(my $unix, '<', '/proc/net/unix') or die;
+my %inodes = map { readlink($_) =~ /^socket:\[(\d+)\]/ ? ($1 => 1) : () }
+  grep { defined readlink($_) } glob("/proc/$engine/fd/*");
+while (my $line = <$unix>)
+{
+	my @field = split ' ', $line;
+	$name = $field[7] if defined $field[7] && $inodes{ $field[6] } && $field[7] ne '';
+}
+close($unix);
+SKIP:
+{
+	skip 'the socket has no path', 1 if $name eq '' || $name =~ /^@/;
+	my $dir = $name;
+	$dir =~ s{/[^/]*$}{};
+	my $open = ((stat($name))[2] & 0077) && ((stat($dir))[2] & 0077);
+	ok(!$open, "only the server's user can reach the socket");
+}
+
+# What a user writes never reaches the log.
+my ($rc, $out, $err) = $node->psql('postgres',
+	q{SET log_min_error_statement = 'panic'; SELECT qwen_infer(repeat('secretword ', 100000))});
+like($err, qr/ERROR: .*(token|context)/, 'input that is too long is refused');
+unlike($err, qr/secretword/, 'without repeating it to the client');
+unlike(slurp_file($node->logfile), qr/ERROR:.*secretword|DETAIL:.*secretword/, 'or the log');
+
+$node->stop;
+done_testing();
