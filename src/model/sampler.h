@@ -29,7 +29,10 @@ extern void q3_sampler_free(q3_sampler *s);
 /*
  * Picks a token from logits[n_vocab] (not changed; entries at or past n_valid are never picked: the
  * padding of the vocabulary). *logprob (may be NULL) is the token's log-probability under the plain
- * softmax (temperature 1, nothing cut off), natural logarithm.
+ * softmax (temperature 1, nothing cut off), natural logarithm. The cuts: the top_k largest logits
+ * (of equal ones the lower ids), then the smallest set of the most likely of them that holds at
+ * least top_p of their probability at the given temperature. NaN counts as minus infinity; where
+ * no logit is more than that, token 0 with log-probability minus infinity. n_valid < 1: -1.
  */
 extern int32_t q3_sampler_pick(q3_sampler *s, const float *logits, int32_t n_valid, float *logprob);
 
