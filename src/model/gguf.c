@@ -330,12 +330,22 @@ damaged_kv(const cursor *c, const kv *e, const char *why)
 	return false;
 }
 
+static bool
+too_many_elements(const cursor *c, const kv *e, uint64_t count)
+{
+	q3_fail(c->err, Q3_ERR_FORMAT,
+	        "%s is truncated: metadata key \"%s\" announces %" PRIu64
+	        " elements, which do not fit into %zu bytes",
+	        c->g->label, show(e->key).text, count, c->g->size);
+	return false;
+}
+
 /* Remembers where the strings of an array are, so that any of them is found at once. */
 static bool
 read_strings(cursor *c, kv *e)
 {
 	if (e->count > left(c) / sizeof(uint64_t))
-		return damaged_kv(c, e, "holds more strings than the file has room for");
+		return too_many_elements(c, e, e->count);
 	if (e->count == 0)
 		return true;
 	e->strings = malloc(e->count * sizeof(*e->strings));
@@ -370,12 +380,12 @@ read_array(cursor *c, kv *e)
 	e->elem = (q3_gguf_type) elem;
 	e->value = c->g->data + c->pos;
 	if (count > left(c))
-		return damaged_kv(c, e, "holds more elements than the file has room for");
+		return too_many_elements(c, e, count);
 	e->count = (size_t) count;
 	if (elem == Q3_GGUF_STRING)
 		return read_strings(c, e);
 	if (count > left(c) / scalar_bytes[elem])
-		return damaged_kv(c, e, "holds more elements than the file has room for");
+		return too_many_elements(c, e, count);
 	return take(c, count * scalar_bytes[elem], "a metadata array") != NULL;
 }
 

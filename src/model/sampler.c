@@ -359,7 +359,6 @@ n_candidates(const q3_sampling *o, int32_t n_vocab)
 {
 	if (o->temperature == 0 || (o->top_k == 0 && o->top_p == 1))
 		return 0;
-	/* With fewer valid logits than top_k, top_k is off and top_p may look at them all. */
 	return o->top_k > 0 && o->top_k < n_vocab ? o->top_k : n_vocab;
 }
 
