@@ -4,7 +4,8 @@
 #   make demo                                a throw-away cluster with a real model, from nothing
 #   make test                                unit, oracle, regression and TAP tests, from nothing
 #   make demo-stop                           stops the demo's cluster and removes it
-#   make unit, make fuzz-corpus, make fuzz   parts of it, and fuzzing proper (FUZZ_SECONDS a target)
+#   make unit, make server-tests             parts of it; TESTS=t/003_cancel.pl for some of them
+#   make fuzz-corpus, make fuzz              another part, and fuzzing proper (FUZZ_SECONDS a target)
 #   make tsan                                the unit tests once more, under ThreadSanitizer
 #   make headers-check                       compile only, against every PostgreSQL whose headers are here
 #   make headers-fetch                       gets the headers of other releases from Debian
@@ -181,6 +182,10 @@ demo-stop:
 test:
 	@MAKE='$(MAKE)' test/setup/run-tests.sh
 
+# TESTS="t/003_cancel.pl ...": only these
+server-tests:
+	@MAKE='$(MAKE)' test/setup/run-tests.sh server $(TESTS)
+
 headers-check:
 	@EXTENSION_SRC='$(EXTENSION_SRC)' EXTENSION_FLAGS='-I$(srcdir)/src $(PG_CFLAGS)' \
 		test/setup/headers.sh check
@@ -198,6 +203,6 @@ format-check:
 	clang-format --dry-run -Werror $$(git ls-files '*.c' '*.h')
 	shellcheck -x .ci/run test/setup/*.sh
 
-.PHONY: unit unit-programs tsan fuzz fuzz-corpus demo demo-stop test headers-check headers-fetch \
+.PHONY: unit unit-programs tsan fuzz fuzz-corpus demo demo-stop test server-tests headers-check headers-fetch \
 	clean-area format format-check install-engine uninstall-engine
 .SECONDARY:

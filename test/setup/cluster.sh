@@ -44,7 +44,10 @@ q3_cluster_start()
 		cat
 	} >>"$Q3_CLUSTER/data/postgresql.conf"
 	(cd / && q3_quietly "$1-start" q3_as_user "$bin/pg_ctl" -D "$Q3_CLUSTER/data" \
-		-l "$Q3_CLUSTER/log" -w start)
+		-l "$Q3_CLUSTER/log" -w start) || {
+		tail -n 20 "$Q3_CLUSTER/log" >&2
+		return 1
+	}
 }
 
 # Stops it if it runs, and removes a socket folder of ours outside the work area.

@@ -5,8 +5,12 @@
 # which the last step hands to prove together with the server tests in test/t: one run, one count.
 # Logs are in build/log, servers and their data in build/area.
 #
+#   run-tests.sh                        all of it
+#   run-tests.sh server [t/NNN_x.pl...] builds, then only the server tests, or these of them
+#
 # shellcheck disable=SC2317 # the functions that step runs look unreachable
 set -eu
+shopt -s nullglob
 # shellcheck source=test/setup/lib.sh
 . "$(dirname "$0")/lib.sh"
 # shellcheck source=test/setup/cluster.sh
@@ -140,57 +144,65 @@ regression()
 server_tests()
 {
 	local pgxs
-	pgxs=$(dirname "$("$PG_CONFIG" --pgxs)")/..
+	pgxs=$(dirname "$(dirname "$("$PG_CONFIG" --pgxs)")")
 	rm -rf "$Q3_AREA/t"
-	cp -R test/t "$Q3_AREA/t"
+	cp -R "$Q3_TOP/test/t" "$Q3_AREA/t"
 	q3_area_dir tmp fresh
 	cd "$Q3_AREA"
 	q3_as_user env -u MAKEFLAGS \
 		PATH="$(q3_bindir):$PATH" \
-		PERL5LIB="$pgxs/src/test/perl:$Q3_AREA/t" \
-		PG_REGRESS="$pgxs/src/test/regress/pg_regress" \
+		PERL5LIB="$pgxs/test/perl:$Q3_AREA/t" \
+		PG_REGRESS="$pgxs/test/regress/pg_regress" \
 		TESTDIR="$Q3_AREA/tmp" PG_TEST_PORT_DIR="$Q3_AREA/tmp/ports" \
 		Q3_TINY_MODEL="$Q3_AREA/models/tiny.gguf" Q3_SLOW_MODEL="$Q3_AREA/models/slow.gguf" \
-		prove --timer "$@"
+		prove "$@"
 }
+
+unit_tests()
+{
+	local program
+	heading "Unit tests, with AddressSanitizer and UBSan"
+	for program in test/unit/test_*.c; do
+		program=$(basename "$program" .c)
+		CMOCKA_MESSAGE_OUTPUT=TAP step "unit_${program#test_}" "$Q3_BUILD/san/$program"
+	done
+	heading "Fuzz corpora"
+	for program in test/fuzz/fuzz_*.c; do
+		program=$(basename "$program" .c)
+		step "$program" corpus "${program#fuzz_}"
+	done
+}
+
+only=${1:-all}
+[ $# -eq 0 ] || shift
 
 heading "Packages"
 test/setup/install-deps.sh
 q3_find_postgres || q3_die "no PostgreSQL with server headers was found; set PG_CONFIG"
 q3_area
+q3_venv numpy gguf
 rm -rf "$Q3_AREA/tap"
 mkdir -p "$Q3_AREA/tap"
 
 heading "Build with $("$PG_CONFIG" --version)"
 make_quietly build all
 test/setup/temp-install.sh
-make_quietly build-unit unit-programs
-step exports exports
-step headers "$Q3_MAKE" -s headers-check PG_CONFIG="$PG_CONFIG"
-
-heading "Unit tests, with AddressSanitizer and UBSan"
-for program in "$Q3_BUILD"/san/test_*; do
-	[ ! -x "$program" ] || CMOCKA_MESSAGE_OUTPUT=TAP step "unit_${program##*/test_}" "$program"
-done
-
-heading "Fuzz corpora"
-for program in "$Q3_BUILD"/san/fuzz_*; do
-	[ ! -x "$program" ] || step "${program##*/}" corpus "${program##*/fuzz_}"
-done
-
-heading "Logits against the reference in NumPy"
-q3_venv numpy gguf
-step oracle oracle
-
-heading "Regression tests"
 q3_quietly models models
-step regress regression
+
+if [ "$only" = all ]; then
+	make_quietly build-unit unit-programs
+	step exports exports
+	step headers "$Q3_MAKE" -s headers-check PG_CONFIG="$PG_CONFIG"
+	unit_tests
+	heading "Logits against the reference in NumPy"
+	step oracle oracle
+	heading "Regression tests"
+	step regress regression
+fi
 
 heading "Server tests"
-status=0
-if [ $# -gt 0 ]; then
-	server_tests "$@" || status=$?
-else
-	server_tests tap/*.tap t/*.pl || status=$?
-fi
-exit "$status"
+cd "$Q3_AREA"
+tap=(tap/*.tap)
+cd "$Q3_TOP/test"
+[ $# -gt 0 ] || set -- t/*.pl
+server_tests "${tap[@]}" "$@"
