@@ -1,0 +1,92 @@
+/*
+ * io.h: what the files of the event loop share: service.c (loop, status), connection.c (bytes and
+ * frames of one client), answer.c (requests and their answers). One thread runs all of it.
+ */
+#ifndef Q3_IO_H
+#define Q3_IO_H
+
+#include "engine/service.h"
+
+typedef struct q3_io q3_io;
+
+/* Anything that epoll watches: its address is the event's data. */
+typedef struct q3_source
+{
+	void (*ready)(q3_io *io, struct q3_source *source, uint32_t events);
+	int fd;
+} q3_source;
+
+/* A client. */
+typedef struct q3_conn
+{
+	q3_source source; /* first: a source's address is the connection's */
+	struct q3_conn *prev, *next;
+	struct q3_conn *dirty_next; /* has output to send at the end of the round */
+	bool dirty, closed;
+	bool greeted; /* HELLO has come */
+	uint32_t watched;
+	q3p_hello client;
+	q3_buffer in, out;
+	q3_request *requests; /* not answered yet, newest first */
+	int32_t n_requests;
+} q3_conn;
+
+struct q3_io
+{
+	const q3_service_config *config;
+	int epoll_fd;
+	q3_source listener, control, signals, wake;
+	bool accept_paused; /* out of descriptors; until one is free or a second has passed */
+	bool quit;
+	int exit_code;
+	q3_workers *workers;
+	q3_workers_state state; /* as last looked at */
+
+	q3_conn *conns;
+	q3_conn *dirty;
+	q3_conn *graveyard; /* closed in this round, linked by next */
+	q3_request *all;    /* every request that has not come back from the threads */
+	size_t lent_bytes;  /* of their frames */
+
+	q3_buffer control_out;
+	bool status_due; /* something changed since the last status */
+	uint64_t status_ns;
+	uint64_t n_requests, n_errors, n_prompt_tokens, n_output_tokens;
+
+	/* Bytes taken from one client in a round, so that all have their turn. */
+	char scratch[256 * 1024];
+};
+
+/* connection.c */
+extern void q3_conn_accept(q3_io *io, q3_source *listener, uint32_t events);
+/* Cancels its requests; the struct lives to the end of the round. */
+extern void q3_conn_close(q3_io *io, q3_conn *conn);
+/* Sends what the round has left in the output buffers. */
+extern void q3_conn_flush_all(q3_io *io);
+extern void q3_conn_free_closed(q3_io *io);
+/* Room for n bytes of output, to be counted in with q3_conn_sent(); NULL: connection closed. */
+extern char *q3_conn_reserve(q3_io *io, q3_conn *conn, size_t n);
+extern void q3_conn_sent(q3_io *io, q3_conn *conn, size_t n);
+/* The client reads too slowly: send nothing that can wait. */
+extern bool q3_conn_is_full(const q3_conn *conn);
+/* Adds or changes a watch; false on failure. */
+extern bool q3_io_watch(q3_io *io, q3_source *source, uint32_t events, bool add);
+
+/* answer.c */
+/* A whole frame from a client; false: malformed, close the connection. */
+extern bool q3_answer_frame(q3_io *io, q3_conn *conn, const q3p_header *header,
+                            const char *payload);
+/*
+ * A REQUEST whose payload lies in a malloc'ed frame that becomes the request's. False: malformed,
+ * the frame is still the caller's.
+ */
+extern bool q3_answer_request(q3_io *io, q3_conn *conn, uint64_t id, char *frame,
+                              const char *payload, size_t length);
+/* Cancels all of a connection's requests; their answers are dropped. */
+extern void q3_answer_drop(q3_io *io, q3_conn *conn);
+/* Takes what the threads have finished. */
+extern void q3_answer_collect(q3_io *io);
+extern void q3_answer_error(q3_io *io, q3_conn *conn, uint64_t id, const char *sqlstate,
+                            const q3_error *err);
+
+#endif

@@ -1,0 +1,113 @@
+/*
+ * job.h: one piece of work for the scheduler, and how a caller's options become one.
+ *
+ * A q3_job is made by q3_job_generate() or q3_job_logprob() (any thread: preparation reads only
+ * what is immutable), then lent to a scheduler until that calls its done event, and freed by
+ * whoever made it. It knows neither sockets nor the protocol, so that the service, the command line
+ * and the tests all run the same code.
+ */
+#ifndef Q3_JOB_H
+#define Q3_JOB_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "model/model.h"
+#include "model/output.h"
+#include "model/sampler.h"
+
+typedef enum q3_phase
+{
+	Q3_PHASE_QUEUED = 0, /* being prepared, or waiting for room */
+	Q3_PHASE_PREFILL,
+	Q3_PHASE_DECODE
+} q3_phase;
+
+/* What preparing a job needs to know of the model; immutable after q3_preparer_init(). */
+typedef struct q3_preparer
+{
+	const q3_tokenizer *tok;
+	int32_t context_length;   /* of the runtime */
+	int32_t n_vocab;          /* floats in a row of logits */
+	size_t max_bytes_a_token; /* no token stands for more bytes of text than this */
+} q3_preparer;
+
+typedef struct q3_job_options
+{
+	q3_mode mode;
+	bool plain;         /* the prompt is the text itself, without the chat format */
+	bool parse_special; /* plain: strings of control tokens become these tokens */
+	bool thinking;
+	bool stream; /* the text event is wanted */
+	bool has_temperature, has_top_p, has_top_k;
+	double temperature, top_p;
+	int32_t top_k;
+	uint64_t seed;
+	int32_t max_tokens;
+	q3_str prompt;
+	q3_str system; /* data NULL: none */
+	const q3_str *stops;
+	size_t n_stops;
+} q3_job_options;
+
+typedef struct q3_job
+{
+	/* From preparation. */
+	bool logprob; /* score the prompt's tokens instead of generating */
+	bool stream;
+	q3_mode mode;
+	q3_tokens prompt;
+	int32_t max_tokens; /* clamped to the context; 0 for logprob */
+	q3_sampler *sampler;
+	q3_output *output;
+	void *owner; /* the caller's */
+
+	/* Any thread may read these while the job runs. */
+	atomic_bool cancelled; /* set by q3_scheduler_cancel() */
+	atomic_int phase;      /* q3_phase */
+	atomic_int prompt_tokens, prompt_done, output_tokens;
+	atomic_int kv_tokens; /* room held in the KV cache */
+
+	/* The outcome, valid from the done event on. */
+	q3_error error; /* code Q3_OK: none */
+	q3_finish finish;
+	double logprob_sum;  /* of the tokens counted in n_logprobs */
+	int32_t n_logprobs;  /* generated tokens (without the end token), or scored ones */
+	uint64_t started_ns; /* q3_now_ns() at its first forward pass; 0: it had none */
+
+	/* The scheduler's. */
+	struct q3_job *next;
+	q3_seq *seq;
+	int32_t next_token; /* decoded, not yet in the KV cache */
+	bool in_step;       /* under the scheduler's lock */
+} q3_job;
+
+extern void q3_preparer_init(q3_preparer *p, const q3_model *m, int32_t context_length);
+
+/* A job that holds nothing yet; q3_job_free() is safe from here on. */
+extern void q3_job_init(q3_job *job);
+extern void q3_job_free(q3_job *job);
+/*
+ * Tokenizes and checks everything that can be wrong with a request: Q3_ERR_INVALID for an option,
+ * Q3_ERR_TOO_LONG with both lengths for a prompt that leaves no room in the context,
+ * Q3_ERR_UNSUPPORTED for a vocabulary without chat tokens, Q3_ERR_MEMORY.
+ */
+extern q3_code q3_job_generate(q3_job *job, const q3_preparer *p, const q3_job_options *options,
+                               q3_error *err);
+/*
+ * The same for scoring a text. A text of fewer than two tokens has no score: then *defined is
+ * false, and there is nothing to schedule.
+ */
+extern q3_code q3_job_logprob(q3_job *job, const q3_preparer *p, q3_str text, q3_mode mode,
+                              bool *defined, q3_error *err);
+
+/* Tokens that a finished job generated; NaN or a probability in (0, 1]. */
+extern double q3_job_confidence(const q3_job *job);
+/* Mean log-probability of a finished logprob job. */
+extern double q3_job_score(const q3_job *job);
+
+/* Monotonic clock, nanoseconds. */
+extern uint64_t q3_now_ns(void);
+
+#endif

@@ -1,0 +1,215 @@
+/*
+ * request.c: making a request from a frame, and the part of the work that needs only the tokenizer.
+ *
+ * The request owns its frame, job and results; see request.h for which thread may touch what.
+ */
+#include "engine/request.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+const char *
+q3_sqlstate(q3_code code)
+{
+	switch (code)
+	{
+		case Q3_OK:
+			return "00000";
+		case Q3_ERR_IO:
+			return "58030";
+		case Q3_ERR_UNSUPPORTED:
+			return "0A000";
+		case Q3_ERR_INVALID:
+			return "22023";
+		case Q3_ERR_TOO_LONG:
+			return "54000";
+		case Q3_ERR_MEMORY:
+			return "53200";
+		case Q3_ERR_CANCELLED:
+			return "57014";
+		case Q3_ERR_FORMAT:
+		case Q3_ERR_INTERNAL:
+			break;
+	}
+	return "XX000";
+}
+
+q3_request *
+q3_request_create(uint64_t id, char *frame, const char *payload, size_t length,
+                  const q3p_hello *client)
+{
+	q3_request *r = calloc(1, sizeof(*r));
+
+	if (r == NULL)
+		return NULL;
+	if (!q3p_request_decode(payload, length, &r->msg))
+	{
+		free(r);
+		return NULL;
+	}
+	r->id = id;
+	r->frame = frame;
+	r->frame_bytes = length;
+	r->client = *client;
+	r->arrived_ns = q3_now_ns();
+	q3_job_init(&r->job);
+	r->job.owner = r;
+	r->mode = r->msg.mode == Q3P_EFFICIENT ? Q3_EFFICIENT : Q3_PRECISE;
+	r->reason = r->msg.mode == Q3P_AUTO ? "auto: no measured evidence for a cheaper mode"
+	                                    : "mode given by the call";
+	return r;
+}
+
+void
+q3_request_free(q3_request *r)
+{
+	if (r == NULL)
+		return;
+	q3_job_free(&r->job);
+	q3_tokens_free(&r->tokens);
+	q3_buffer_free(&r->unsent);
+	q3_buffer_free(&r->text);
+	free(r->value);
+	free(r->frame);
+	free(r);
+}
+
+static q3_str
+bytes(q3p_bytes b)
+{
+	return (q3_str){.data = b.data, .len = b.len};
+}
+
+/* The packed stop strings as an array (malloc'ed, or NULL with *ok for none). */
+static q3_str *
+unpack_stops(const q3p_request *msg, bool *ok)
+{
+	q3p_bytes list = msg->stops, item;
+	q3_str *stops;
+
+	*ok = true;
+	if (msg->n_stops == 0)
+		return NULL;
+	stops = calloc(msg->n_stops, sizeof(*stops));
+	*ok = stops != NULL;
+	for (uint32_t i = 0; *ok && i < msg->n_stops; i++)
+	{
+		*ok = q3p_next_bytes(&list, &item);
+		if (*ok)
+			stops[i] = bytes(item);
+	}
+	return stops;
+}
+
+static q3_code
+prepare_generate(q3_request *r, const q3_preparer *p)
+{
+	const q3p_request *msg = &r->msg;
+	bool ok;
+	q3_str *stops = unpack_stops(msg, &ok);
+	q3_job_options options = {.mode = r->mode,
+	                          .thinking = msg->thinking,
+	                          .stream = msg->kind == Q3P_STREAM,
+	                          .has_temperature = msg->has_temperature,
+	                          .has_top_p = msg->has_top_p,
+	                          .has_top_k = msg->has_top_k,
+	                          .temperature = msg->temperature,
+	                          .top_p = msg->top_p,
+	                          .top_k = msg->top_k,
+	                          .seed = msg->seed,
+	                          .max_tokens = msg->max_tokens,
+	                          .prompt = bytes(msg->prompt),
+	                          .system = bytes(msg->system),
+	                          .stops = stops,
+	                          .n_stops = msg->n_stops};
+	q3_code code;
+
+	if (ok)
+		code = q3_job_generate(&r->job, p, &options, &r->error);
+	else
+		code = q3_fail(&r->error, Q3_ERR_MEMORY, "out of memory");
+	free(stops);
+	return code;
+}
+
+/* The texts of all tokens, one behind the other. */
+static q3_code
+join_pieces(const q3p_request *msg, const q3_tokenizer *tok, q3_buffer *out, q3_error *err)
+{
+	for (uint32_t i = 0; i < msg->n_tokens; i++)
+	{
+		int32_t id;
+		size_t len;
+		const char *piece;
+
+		memcpy(&id, msg->tokens + (size_t) i * sizeof(id), sizeof(id));
+		piece = q3_tokenizer_piece(tok, id, &len);
+		if (piece == NULL)
+		{
+			q3_fail(err, Q3_ERR_INVALID, "token %" PRId32 " is not in the vocabulary", id);
+			q3_error_detail(err, "The model's tokens are numbered from 0 to %" PRId32 ".",
+			                q3_tokenizer_n_vocab(tok) - 1);
+			return Q3_ERR_INVALID;
+		}
+		if (q3_buffer_len(out) + len > Q3P_MAX_FRAME / 2)
+			return q3_fail(err, Q3_ERR_TOO_LONG, "text of the tokens is too long");
+		if (!q3_buffer_append(out, piece, len))
+			return q3_fail(err, Q3_ERR_MEMORY, "out of memory");
+	}
+	return Q3_OK;
+}
+
+static q3_code
+detokenize(q3_request *r, const q3_preparer *p)
+{
+	q3_buffer text = {0};
+	q3_code code = join_pieces(&r->msg, p->tok, &text, &r->error);
+
+	if (code == Q3_OK)
+	{
+		r->value = q3_utf8_repair(q3_buffer_len(&text) > 0 ? q3_buffer_bytes(&text) : "",
+		                          q3_buffer_len(&text), &r->value_len);
+		if (r->value == NULL)
+			code = q3_fail(&r->error, Q3_ERR_MEMORY, "out of memory");
+	}
+	q3_buffer_free(&text);
+	return code;
+}
+
+bool
+q3_request_prepare(q3_request *r, const q3_preparer *p)
+{
+	const q3p_request *msg = &r->msg;
+	bool compute = false;
+
+	if (atomic_load(&r->job.cancelled))
+	{
+		q3_fail(&r->error, Q3_ERR_CANCELLED, "request was cancelled");
+		return false;
+	}
+	switch (msg->kind)
+	{
+		case Q3P_GENERATE:
+		case Q3P_STREAM:
+			compute = prepare_generate(r, p) == Q3_OK;
+			break;
+		case Q3P_LOGPROB:
+			if (q3_job_logprob(&r->job, p, bytes(msg->prompt), r->mode, &compute, &r->error) !=
+			    Q3_OK)
+				compute = false;
+			break;
+		case Q3P_COUNT_TOKENS:
+		case Q3P_TOKENIZE:
+			if (q3_tokenizer_encode(p->tok, msg->prompt.data, msg->prompt.len, false, &r->tokens,
+			                        &r->error) == Q3_OK)
+				atomic_store(&r->job.prompt_tokens, (int) r->tokens.n);
+			break;
+		case Q3P_DETOKENIZE:
+			detokenize(r, p);
+			break;
+		default:
+			q3_fail(&r->error, Q3_ERR_INVALID, "unrecognized kind of request %" PRIu32, msg->kind);
+	}
+	return compute;
+}

@@ -1,0 +1,106 @@
+/*
+ * request.h: a client's request on its way through the service.
+ *
+ * The I/O thread makes a q3_request from a frame, lends it to a preparation thread (tokenizing),
+ * which passes it on to the compute thread or straight back, and gets it back through the outbox,
+ * always, also after a cancellation; then it answers and frees it. At every moment one thread has
+ * the request; the others touch only what is atomic (the job's numbers) or under a queue's lock.
+ */
+#ifndef Q3_REQUEST_H
+#define Q3_REQUEST_H
+
+#include <pthread.h>
+
+#include "engine/buffer.h"
+#include "engine/job.h"
+#include "protocol/protocol.h"
+
+struct q3_conn;
+
+typedef struct q3_request
+{
+	/* Fixed on arrival. */
+	uint64_t id;
+	q3p_request msg; /* points into frame */
+	char *frame;
+	size_t frame_bytes;
+	q3p_hello client;
+	uint64_t arrived_ns;
+	q3_mode mode;
+	const char *reason; /* for the mode; static text */
+
+	/* The I/O thread's. */
+	struct q3_conn *conn; /* NULL: the client is gone or has its answer */
+	struct q3_request *conn_prev, *conn_next, *all_prev, *all_next;
+	q3_buffer unsent; /* stream text that the connection had no room for yet */
+
+	/* Of the thread that has the request. */
+	q3_job job;
+	q3_error error;
+	q3_tokens tokens; /* COUNT_TOKENS, TOKENIZE */
+	char *value;      /* DETOKENIZE */
+	size_t value_len;
+
+	/* Under the lock of the queue or outbox that it is in. */
+	struct q3_request *next;
+	bool in_outbox, done;
+	q3_buffer text; /* stream text for the I/O thread */
+} q3_request;
+
+/*
+ * Takes the frame (malloc'ed; the payload starts at payload, within it). NULL when malformed or out
+ * of memory: then the frame is still the caller's.
+ */
+extern q3_request *q3_request_create(uint64_t id, char *frame, const char *payload, size_t length,
+                                     const q3p_hello *client);
+extern void q3_request_free(q3_request *r);
+/*
+ * Preparation thread: tokenizes, and does what needs no model. True: the job is to be computed.
+ * False: the request is complete (r->error, or its answer).
+ */
+extern bool q3_request_prepare(q3_request *r, const q3_preparer *p);
+/* SQLSTATE for an error. */
+extern const char *q3_sqlstate(q3_code code);
+
+/* A queue between threads; requests are linked through ->next. */
+typedef struct q3_queue
+{
+	pthread_mutex_t lock;
+	pthread_cond_t filled;
+	q3_request *head, **end;
+	bool closed;
+} q3_queue;
+
+extern void q3_queue_init(q3_queue *q);
+extern void q3_queue_destroy(q3_queue *q);
+extern void q3_queue_push(q3_queue *q, q3_request *r);
+/*
+ * The oldest request, or NULL. With wait it waits for one until the queue is closed; without, it
+ * also takes what a closed queue still holds.
+ */
+extern q3_request *q3_queue_pop(q3_queue *q, bool wait);
+extern void q3_queue_close(q3_queue *q);
+extern bool q3_queue_closed(q3_queue *q);
+
+/*
+ * The way back to the I/O thread. A request enters when it has new text or is done, and once only;
+ * text that the I/O thread does not fetch gathers in the request.
+ */
+typedef struct q3_outbox
+{
+	pthread_mutex_t lock;
+	q3_request *head, **end;
+	int wake_fd; /* an eventfd, not owned */
+} q3_outbox;
+
+extern void q3_outbox_init(q3_outbox *o, int wake_fd);
+extern void q3_outbox_destroy(q3_outbox *o);
+/* False when out of memory. */
+extern bool q3_outbox_text(q3_outbox *o, q3_request *r, const char *text, size_t len);
+extern void q3_outbox_done(q3_outbox *o, q3_request *r);
+/* Takes the next request and its new text (moved to *text, which must be empty). NULL: none. */
+extern q3_request *q3_outbox_pop(q3_outbox *o, q3_buffer *text, bool *done);
+/* Wakes the I/O thread. */
+extern void q3_wake(int wake_fd);
+
+#endif

@@ -1,0 +1,46 @@
+/*
+ * scheduler.h: continuous batching.
+ *
+ * A scheduler belongs to one thread, the compute thread, which also owns the runtime: it takes
+ * jobs, and every q3_scheduler_step() runs one forward pass over whatever is there: one token of
+ * every job that is decoding, and pieces of the prompts that are not read yet, as many as fit in
+ * max_batch_tokens and in about a tenth of a second. Only q3_scheduler_cancel() and
+ * q3_scheduler_halt() may be called from other threads.
+ */
+#ifndef Q3_SCHEDULER_H
+#define Q3_SCHEDULER_H
+
+#include "engine/job.h"
+
+typedef struct q3_scheduler q3_scheduler;
+
+/* Called on the compute thread, during submit or step. */
+typedef struct q3_scheduler_events
+{
+	/* Value text of a streaming job that became final. */
+	void (*text)(void *arg, q3_job *job, q3_str text);
+	/* The job is finished, failed (job->error) or cancelled, and holds no room any more. */
+	void (*done)(void *arg, q3_job *job);
+	void *arg;
+} q3_scheduler_events;
+
+/* Both m and rt must outlive the scheduler. NULL and err on failure. */
+extern q3_scheduler *q3_scheduler_create(const q3_model *m, q3_runtime *rt,
+                                         const q3_scheduler_events *events, q3_error *err);
+/* Jobs that are still there get their done event with Q3_ERR_CANCELLED. */
+extern void q3_scheduler_free(q3_scheduler *s);
+/* Queues the job. One that could never fit in the KV cache is done with an error at once. */
+extern void q3_scheduler_submit(q3_scheduler *s, q3_job *job);
+/* Runs one step; false when there is no job left. */
+extern bool q3_scheduler_step(q3_scheduler *s);
+
+/*
+ * From any thread, for a job that the scheduler has, will get or had (its memory must still be
+ * there). The job's room is free after the current step, which is cut short when nobody else needs
+ * it.
+ */
+extern void q3_scheduler_cancel(q3_scheduler *s, q3_job *job);
+/* From any thread: cuts the current step short and lets no later one begin. For shutting down. */
+extern void q3_scheduler_halt(q3_scheduler *s);
+
+#endif

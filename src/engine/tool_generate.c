@@ -1,0 +1,185 @@
+/*
+ * tool_generate.c: "qwen3dm-engine generate": one answer, by the same job and scheduler that the
+ * service uses.
+ */
+#include "engine/tools.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/scheduler.h"
+
+typedef struct generate_options
+{
+	q3_tool_model model;
+	const char *prompt, *system;
+	bool plain, special, thinking;
+	bool has_temperature, has_top_p, has_top_k;
+	double temperature, top_p;
+	int32_t top_k, max_tokens;
+	uint64_t seed;
+	q3_option_list stops;
+} generate_options;
+
+static void
+on_text(void *arg, q3_job *job, q3_str text)
+{
+	(void) arg;
+	(void) job;
+	(void) text;
+}
+
+static void
+on_done(void *arg, q3_job *job)
+{
+	(void) job;
+	*(bool *) arg = true;
+}
+
+static q3_str
+str(const char *s)
+{
+	return (q3_str){.data = s, .len = s != NULL ? strlen(s) : 0};
+}
+
+static q3_code
+prepare(const generate_options *o, q3_job *job, q3_error *err)
+{
+	q3_job_options options = {.mode = o->model.mode,
+	                          .plain = o->plain,
+	                          .parse_special = o->special,
+	                          .thinking = o->thinking,
+	                          .has_temperature = o->has_temperature,
+	                          .has_top_p = o->has_top_p,
+	                          .has_top_k = o->has_top_k,
+	                          .temperature = o->temperature,
+	                          .top_p = o->top_p,
+	                          .top_k = o->top_k,
+	                          .seed = o->seed,
+	                          .max_tokens = o->max_tokens,
+	                          .prompt = str(o->prompt),
+	                          .system = str(o->system),
+	                          .n_stops = (size_t) o->stops.n};
+	q3_str *stops = calloc(options.n_stops + 1, sizeof(*stops));
+	q3_preparer preparer;
+	q3_code code;
+
+	if (stops == NULL)
+		return q3_fail(err, Q3_ERR_MEMORY, "out of memory");
+	for (int i = 0; i < o->stops.n; i++)
+		stops[i] = str(o->stops.items[i]);
+	options.stops = stops;
+	q3_preparer_init(&preparer, o->model.model, o->model.info.context_length);
+	code = q3_job_generate(job, &preparer, &options, err);
+	free(stops);
+	return code;
+}
+
+static q3_code
+compute(const generate_options *o, q3_job *job, q3_error *err)
+{
+	bool done = false;
+	q3_scheduler_events events = {.text = on_text, .done = on_done, .arg = &done};
+	q3_scheduler *s = q3_scheduler_create(o->model.model, o->model.rt, &events, err);
+
+	if (s == NULL)
+		return err->code;
+	q3_scheduler_submit(s, job);
+	while (!done && q3_scheduler_step(s))
+		;
+	q3_scheduler_free(s);
+	*err = job->error;
+	return err->code;
+}
+
+static cJSON *
+describe(const generate_options *o, const q3_job *job, double ms)
+{
+	cJSON *json = cJSON_CreateObject();
+	q3_str value = q3_output_value(job->output), thinking = q3_output_thinking(job->output);
+
+	q3_tool_add_text(json, "value", value.data != NULL ? value.data : "", value.len);
+	q3_tool_add_text(json, "thinking", thinking.data, thinking.len);
+	cJSON_AddStringToObject(json, "finish", job->finish == Q3_FINISH_STOP ? "stop" : "length");
+	cJSON_AddStringToObject(json, "mode", q3_tool_mode_name(o->model.mode));
+	cJSON_AddNumberToObject(json, "prompt_tokens", (double) job->prompt.n);
+	cJSON_AddNumberToObject(json, "output_tokens", q3_output_n_tokens(job->output));
+	q3_tool_add_number(json, "confidence", q3_job_confidence(job), 6);
+	q3_tool_add_number(json, "ms", ms, 3);
+	return json;
+}
+
+static int
+generate(generate_options *o)
+{
+	q3_error err = {0};
+	q3_job job;
+	int code = q3_tool_model_open(&o->model);
+	uint64_t start;
+
+	q3_job_init(&job);
+	start = q3_now_ns();
+	if (code == 0 && (prepare(o, &job, &err) != Q3_OK || compute(o, &job, &err) != Q3_OK))
+		code = q3_tool_error(&err);
+	if (code == 0)
+		code = q3_tool_print(describe(o, &job, (double) (q3_now_ns() - start) / 1e6), false);
+	q3_job_free(&job);
+	q3_tool_model_close(&o->model);
+	return code;
+}
+
+static int
+parse(generate_options *o, int argc, char **argv)
+{
+	const q3_option options[] = {
+	    Q3_TOOL_MODEL_OPTION(o->model),
+	    Q3_TOOL_MODE_OPTION(o->model),
+	    {"prompt", 'p', Q3_OPT_STRING, &o->prompt, NULL, 0, 0, "TEXT", "the prompt"},
+	    {"system", 0, Q3_OPT_STRING, &o->system, NULL, 0, 0, "TEXT", "the system text"},
+	    {"raw", 0, Q3_OPT_FLAG, &o->plain, NULL, 0, 0, NULL, "no chat format around the prompt"},
+	    {"special", 0, Q3_OPT_FLAG, &o->special, NULL, 0, 0, NULL,
+	     "with --raw: strings of control tokens become these tokens"},
+	    {"thinking", 0, Q3_OPT_FLAG, &o->thinking, NULL, 0, 0, NULL, "let the model think"},
+	    {"max-tokens", 'n', Q3_OPT_INT, &o->max_tokens, NULL, 1, INT32_MAX, "N",
+	     "longest answer (default: 256)"},
+	    {"temperature", 0, Q3_OPT_REAL, &o->temperature, &o->has_temperature, 0, 0, "T",
+	     "0: greedy (default; 0.6 when thinking)"},
+	    {"top-p", 0, Q3_OPT_REAL, &o->top_p, &o->has_top_p, 0, 0, "P",
+	     "nucleus (default: 1; 0.95 when thinking)"},
+	    {"top-k", 0, Q3_OPT_INT, &o->top_k, &o->has_top_k, 0, INT32_MAX, "K",
+	     "most likely tokens only (default: 0, off; 20 when thinking)"},
+	    {"seed", 0, Q3_OPT_U64, &o->seed, NULL, 0, 0, "S", "of the random numbers (default: 0)"},
+	    {"stop", 0, Q3_OPT_LIST, &o->stops, NULL, 0, 0, "TEXT",
+	     "end before this text; may be repeated"},
+	    {"context-length", 0, Q3_OPT_INT, &o->model.context_length, NULL, 0, INT32_MAX, "N",
+	     "longest sequence (default: the model's)"},
+	    Q3_TOOL_KV_OPTION(o->model),
+	    Q3_TOOL_THREADS_OPTION(o->model),
+	};
+	const q3_command_line c = {.name = "generate",
+	                           .operands = "",
+	                           .summary = "Answers one prompt, as JSON.",
+	                           .options = options,
+	                           .n_options = sizeof(options) / sizeof(options[0])};
+	int code = q3_options_parse(&c, argc, argv, NULL);
+
+	if (code >= 0)
+		return code;
+	code = q3_tool_model_check(&o->model, c.name);
+	if (code == 0 && o->prompt == NULL)
+		code = q3_tool_usage(c.name, "option --prompt is required");
+	return code == 0 ? -1 : code;
+}
+
+int
+q3_tool_generate(int argc, char **argv)
+{
+	generate_options o = {.max_tokens = 256};
+	int code = parse(&o, argc, argv);
+
+	if (code < 0)
+		code = generate(&o);
+	free(o.stops.items);
+	return code;
+}
