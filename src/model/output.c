@@ -232,6 +232,8 @@ is_text(const q3_output *o, int32_t token)
 {
 	q3_token_kind kind = q3_tokenizer_kind(o->tok, token);
 
+	if (token == q3_tokenizer_special(o->tok)->im_start) /* some files call it a normal token */
+		return false;
 	return kind == Q3_TOKEN_NORMAL || kind == Q3_TOKEN_USER_DEFINED || kind == Q3_TOKEN_BYTE;
 }
 
