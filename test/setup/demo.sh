@@ -85,7 +85,7 @@ cancelled_call()
 		EXIT WHEN EXISTS (SELECT FROM qwen_stat_activity WHERE output_tokens > 10);
 		PERFORM pg_sleep(0.05); END LOOP; END \$\$"
 	printf '\nsecond session, meanwhile:'
-	show "SELECT pid, usename, kind, mode, phase, prompt_tokens, output_tokens FROM qwen_stat_activity;"
+	show "SELECT pid, usename, kind, mode, phase, prompt_tokens, output_tokens, age FROM qwen_stat_activity;"
 	start=$(date +%s%N)
 	show "SELECT pg_cancel_backend(pid) FROM qwen_stat_activity;" -o /dev/null
 	wait "$call" || true
@@ -98,7 +98,7 @@ tour()
 {
 	section "1. The model"
 	show "SELECT state, name, architecture, weight_type, device, isa, threads,
-       pg_size_pretty(weight_bytes) AS weights, pg_size_pretty(kv_bytes) AS kv_cache,
+       pg_size_pretty(weight_bytes) AS weights, pg_size_pretty(kv_cache_bytes) AS kv_cache,
        round(load_ms) AS load_ms
 FROM qwen_model_status;" -x
 

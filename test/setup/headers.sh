@@ -25,13 +25,20 @@ releases()
 check()
 {
 	local version dir source object checked="" failed=0
+	mkdir -p "$headers"
+	# Headers of a later Debian expect a C library that has these, and do not declare them.
+	cat >"$headers/libc.h" <<-END
+		#include <stddef.h>
+		extern size_t strlcpy(char *to, const char *from, size_t size);
+		extern size_t strlcat(char *to, const char *from, size_t size);
+	END
 	while read -r version dir; do
 		for source in $EXTENSION_SRC; do
 			object=$headers/objects/$version/$(basename "$source" .c).o
 			mkdir -p "${object%/*}"
 			# shellcheck disable=SC2086 # flags are words
 			"${CC:-cc}" -std=gnu11 -O2 -Wall -Wmissing-prototypes -Wpointer-arith -Werror -fPIC \
-				$EXTENSION_FLAGS -D_GNU_SOURCE -I"$dir" -I"${dir%/server}/../internal" \
+				$EXTENSION_FLAGS -D_GNU_SOURCE -include "$headers/libc.h" -I"$dir" -I"${dir%/server}/../internal" \
 				-c -o "$object" "$source" || failed=1
 		done
 		checked="$checked $version"

@@ -22,7 +22,7 @@ foreach my $call (@calls)
 }
 
 is($node->safe_psql('postgres', 'SELECT state FROM qwen_model_status'),
-	'disabled', 'the status says so too');
+	'not loaded', 'the status says so too');
 is($node->safe_psql('postgres', 'SELECT count(*) FROM qwen_stat_activity'),
 	'0', 'no activity');
 like($node->safe_psql('postgres', 'SHOW qwen3dm.mode'), qr/^auto$/, 'settings are known');

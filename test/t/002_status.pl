@@ -36,7 +36,8 @@ is(status_of($node, 'engine_pid IS NULL'), 't', 'no model: no engine');
 my $missing = $node->basedir . '/missing.gguf';
 set_model($missing);
 wait_for_state($node, 'failed');
-like(status_of($node, 'message'), qr/No such file/, 'missing file: the status says why');
+my $why = q{concat_ws(' ', message, detail, hint)};
+like(status_of($node, $why), qr/No such file/, 'missing file: the status says why');
 call_fails_like(qr/No such file/, 'missing file');
 
 # Half of a good file: every tensor's place is checked against the file's length.
@@ -45,16 +46,16 @@ my $good = slurp_file(tiny_model());
 append_to_file($damaged, substr($good, 0, length($good) / 2));
 set_model($damaged);
 ok( $node->poll_query_until('postgres',
-		q{SELECT state = 'failed' AND message !~ 'No such file' FROM qwen_model_status}),
+		"SELECT state = 'failed' AND $why !~ 'No such file' FROM qwen_model_status"),
 	'half a file: failed');
-diag(status_of($node, 'message'));
+diag(status_of($node, $why));
 call_fails_like(qr/ERROR/, 'half a file');
 
 my $garbage = $node->basedir . '/garbage.gguf';
 append_to_file($garbage, "this is no model\n" x 1000);
 set_model($garbage);
 ok( $node->poll_query_until('postgres',
-		q{SELECT state = 'failed' AND message ~ 'GGUF' FROM qwen_model_status}),
+		"SELECT state = 'failed' AND $why ~ 'GGUF' FROM qwen_model_status"),
 	'no GGUF: failed, and says so');
 
 set_model(tiny_model());
@@ -62,7 +63,7 @@ wait_for_state($node, 'ready');
 is(status_of($node, 'message IS NULL'), 't', 'ready: the old message is gone');
 is(status_of($node, 'progress'), '1', 'ready: progress is complete');
 like(status_of($node, 'digest'), qr/^[0-9a-f]{16,}$/, 'ready: the digest is there');
-is(status_of($node, q{architecture = 'qwen3' AND load_ms > 0 AND weight_bytes > 0 AND kv_blocks > 0
+is(status_of($node, q{architecture = 'qwen3' AND load_ms > 0 AND weight_bytes > 0 AND kv_cache_bytes > 0 AND kv_cache_used = 0 AND parameters > 0
 	AND threads = 2 AND device = 'cpu' AND device_reason <> '' AND context_length > 0}),
 	't', 'ready: what was loaded, where and why');
 ok(process_exists(engine_pid($node)), 'ready: the engine is there');

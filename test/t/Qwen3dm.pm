@@ -64,15 +64,16 @@ sub engine_pid { return status_of($_[0], 'engine_pid'); }
 # Number of requests that the engine is working on.
 sub running { return $_[0]->safe_psql('postgres', 'SELECT count(*) FROM qwen_stat_activity'); }
 
-# Nothing runs, and nothing is held: returns true within a second or so, else false.
+# Nothing runs, and nothing is held: true within the second or two that the status lags behind, else
+# false.
 sub idle
 {
 	my ($node) = @_;
 	return within(
-		2,
+		3,
 		sub {
 			$node->safe_psql('postgres', q{SELECT NOT EXISTS (SELECT FROM qwen_stat_activity)
-				AND kv_blocks_free = kv_blocks FROM qwen_model_status}) eq 't';
+				AND running = 0 AND queued = 0 AND kv_cache_used = 0 FROM qwen_model_status}) eq 't';
 		});
 }
 
