@@ -41,4 +41,91 @@ extern size_t q3_dtype_block_bytes(unsigned type);
 /* Bytes of a row of n weights; n must be a multiple of the block (else 0). */
 extern size_t q3_dtype_row_bytes(unsigned type, uint64_t n);
 
+/* Tokens in one block of the KV cache. */
+#define Q3_KV_BLOCK 32
+/* Sizes that every machine's vectors divide: row lengths of matrices, and sizes of heads. */
+#define Q3_COLS_MULTIPLE 32
+#define Q3_HEAD_MULTIPLE 16
+/* Most query vectors (tokens times heads that share one K/V head) in one call of attention(). */
+#define Q3_ATTENTION_QUERIES 128
+#define Q3_MAX_HEAD_DIM 512
+
+/* A stored matrix [rows][cols]: cols inputs to rows outputs. cols is a multiple of 32. */
+typedef struct q3_matrix
+{
+	const void *data;
+	q3_dtype type;
+	int32_t rows, cols;
+	size_t row_bytes;
+} q3_matrix;
+
+/*
+ * The KV cache of one sequence, one layer and one K/V head. A block holds K transposed, [head_dim]
+ * [32 tokens], so that scores come out with keys in the lanes, and behind it V, [32][head_dim].
+ */
+typedef struct q3_kv_view
+{
+	char *base;            /* of the pool */
+	const int32_t *blocks; /* pool block that holds tokens 32 i ... 32 i + 31, for each i */
+	size_t block_bytes;    /* from block to block in the pool */
+	size_t offset;         /* of this layer and head within a block */
+	int32_t head_dim;      /* a multiple of 16 */
+	bool f32;              /* elements are F32; else F16 */
+} q3_kv_view;
+
+/*
+ * Vectors are float32 and may be anywhere unless said otherwise; lengths n are multiples of 16.
+ * scratch: q3_matmul_scratch() or q3_attention_scratch() bytes, aligned to 64, one per thread.
+ */
+typedef struct q3_kernels
+{
+	const char *name;
+
+	/* out[n] = the first n weights of a stored row; n is a multiple of the type's block. Exact:
+	 * every instruction set gives the same bits. */
+	void (*dequantize)(q3_dtype type, const void *row, int32_t n, float *out);
+
+	/*
+	 * y[t][r] = sum over k of w[r][k] * x[t * ldx + k], for row_begin <= r < row_end and
+	 * 0 <= t < n_tokens. Weights are used as dequantize() gives them, sums are float32.
+	 */
+	void (*matmul)(const q3_matrix *w, int32_t row_begin, int32_t row_end, const float *x,
+	               size_t ldx, int32_t n_tokens, float *const *y, void *scratch);
+
+	/* out = x / sqrt(mean(x^2) + eps) * weight; out may be x. */
+	void (*rms_norm)(const float *x, const float *weight, int32_t n, float eps, float *out);
+	/* x += y */
+	void (*add)(float *x, const float *y, int32_t n);
+	/* gate = gate / (1 + exp(-gate)) * up */
+	void (*swiglu)(float *gate, const float *up, int32_t n);
+	/*
+	 * Rotates the first dims elements of one head in place: x[i] = x[i] * c[i] + x[pair of i] *
+	 * s[i], where pairs are (2i, 2i+1) if interleaved, else (i, i + dims/2), and s carries the
+	 * sign.
+	 */
+	void (*rope)(float *x, const float *c, const float *s, int32_t dims, bool interleaved);
+
+	/* Writes k[head_dim] and v[head_dim] of the token at position pos. */
+	void (*kv_store)(const q3_kv_view *kv, int32_t pos, const float *k, const float *v);
+	/*
+	 * Causal attention of n_tokens queries at positions pos, pos + 1, ... with group heads each:
+	 * q[token * ldq + head * head_dim + d], out the same way with ldo. n_tokens * group is at most
+	 * Q3_ATTENTION_QUERIES. Keys are visited in blocks at absolute positions, so that a query's
+	 * result depends on its own position only.
+	 */
+	void (*attention)(const q3_kv_view *kv, int32_t pos, int32_t n_tokens, int32_t group,
+	                  const float *q, size_t ldq, float *out, size_t ldo, void *scratch);
+} q3_kernels;
+
+/* Bytes of scratch that one thread needs, for any instruction set. */
+extern size_t q3_matmul_scratch(void);
+extern size_t q3_attention_scratch(int32_t head_dim);
+
+/* NULL when the name is unknown or this build or machine does not have it; NULL name: the best. */
+extern const q3_kernels *q3_kernels_get(const char *name);
+/* The best, or what QWEN3DM_ISA names. NULL, with a reason in *reason, if that cannot be had. */
+extern const q3_kernels *q3_kernels_select(const char **reason);
+/* The i-th name ("scalar", "avx2", "avx512"), NULL behind the last; for tests and messages. */
+extern const char *q3_kernels_name(int i);
+
 #endif

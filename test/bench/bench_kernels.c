@@ -1,11 +1,11 @@
 /*
- * bench_kernels.c: the kernel lab. Measures each kernel of one instruction set on one thread, beside
- * what the machine can do, and the matrix product beside OpenBLAS (which gets the weights
+ * bench_kernels.c: the kernel lab. Measures each kernel of one instruction set on one thread,
+ * beside what the machine can do, and the matrix product beside OpenBLAS (which gets the weights
  * dequantised for it within the measured time, as an engine would have to).
  *
  *   cc -std=c11 -D_GNU_SOURCE -O2 -Ikernels test/bench/bench_kernels.c \
- *      build/obj/kernels/[a-z]*.o build/obj/kernels/cpu/[a-z]*.o -lopenblas -lm -o build/bench_kernels
- *   build/bench_kernels [ISA [TYPE]]
+ *      build/obj/kernels/[a-z]*.o build/obj/kernels/cpu/[a-z]*.o -lopenblas -lm -o
+ * build/bench_kernels build/bench_kernels [ISA [TYPE]]
  *
  * Weights are spread over more matrices than the second cache holds. The best of several rounds is
  * printed: on a shared machine everything else measures the neighbours.
@@ -121,8 +121,8 @@ run_blas(bench *b, int i, int n_tokens)
 			                       b->dense + (size_t) r * (size_t) b->w.cols);
 		dense = b->dense;
 	}
-	cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, n_tokens, b->w.rows, b->w.cols, 1.0f,
-	            b->x, (int) b->ldx, dense, b->w.cols, 0.0f, b->y, b->w.rows);
+	cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, n_tokens, b->w.rows, b->w.cols, 1.0f, b->x,
+	            (int) b->ldx, dense, b->w.cols, 0.0f, b->y, b->w.rows);
 }
 
 static double
@@ -182,8 +182,7 @@ bench_type(const q3_kernels *kernels, q3_dtype type, int32_t rows, int32_t cols)
 		else if (t < 64)
 			printf(" | %d: %.0f", t, work / ours);
 		else
-			printf(" | %d: %.0f (blas %.0f)", t, work / ours,
-			       work / best_time(&b, run_blas, t));
+			printf(" | %d: %.0f (blas %.0f)", t, work / ours, work / best_time(&b, run_blas, t));
 		fflush(stdout);
 	}
 	printf(" GFLOP/s\n");

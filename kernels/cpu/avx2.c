@@ -1,0 +1,417 @@
+/*
+ * avx2.c: the kernels for x86-64 with AVX2, FMA and F16C (Haswell, Zen and later). Vector
+ * operations and the unpacking of each weight type; the algorithms are in simd_matmul.h and
+ * simd_ops.h.
+ */
+#include "cpu.h"
+
+#if defined(__x86_64__)
+
+#include <immintrin.h>
+#include <math.h>
+#include <string.h>
+
+#include "blocks.h"
+#include "vec.h"
+
+#define VL 8
+#define PANEL 4 /* rows in a panel: 4 x 3 accumulators of the 16 registers */
+#define TILE 3  /* tokens */
+#define ROWS_AT_ONCE 4
+#define SCORE_TILE 2  /* queries x 4 vectors of 8 keys */
+#define VALUE_TILE 2  /* queries */
+#define VALUE_WIDTH 4 /* vectors of the head */
+
+typedef __m256 V;
+typedef struct
+{
+	V v[4];
+} w32;
+
+#define v_zero() _mm256_setzero_ps()
+#define v_set1(f) _mm256_set1_ps(f)
+#define v_load(p) _mm256_loadu_ps(p)
+#define v_store(p, v) _mm256_storeu_ps(p, v)
+#define v_add(a, b) _mm256_add_ps(a, b)
+#define v_sub(a, b) _mm256_sub_ps(a, b)
+#define v_mul(a, b) _mm256_mul_ps(a, b)
+#define v_div(a, b) _mm256_div_ps(a, b)
+#define v_fma(a, b, c) _mm256_fmadd_ps(a, b, c)
+#define v_fnma(a, b, c) _mm256_fnmadd_ps(a, b, c)
+/* b where one of the two is NaN */
+#define v_max(a, b) _mm256_max_ps(a, b)
+#define v_min(a, b) _mm256_min_ps(a, b)
+#define v_round(a) _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)
+#define v_load_half(p) _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *) (p)))
+#define v_store_half(p, v)                                                                         \
+	_mm_storeu_si128((__m128i *) (p), _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT))
+/* Exchanges the members of pairs (2i, 2i + 1). */
+#define v_swap_pairs(a) _mm256_permute_ps(a, 0xb1)
+/* Makes the compiler hold a value in a register. */
+#define v_keep(a) __asm__("" : "+x"(a))
+
+/* a * 2^n for an integral n in [-160, 130], in two steps so that neither factor overflows. */
+static inline V
+v_scale2(V a, V n)
+{
+	__m256i whole = _mm256_cvtps_epi32(n), half = _mm256_srai_epi32(whole, 1);
+	__m256i rest = _mm256_sub_epi32(whole, half), bias = _mm256_set1_epi32(127);
+
+	a = _mm256_mul_ps(a, _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(half, bias), 23)));
+	return _mm256_mul_ps(a,
+	                     _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(rest, bias), 23)));
+}
+
+/*
+ * out[i] = sum of the lanes of a[i] for i < n <= 4. Lanes 4 apart are added first, then 2 and 1
+ * apart; each step works on vectors that hold parts of several sums.
+ */
+INLINE void
+sum_lanes(const V a[4], float *out, int n)
+{
+	V b = _mm256_add_ps(_mm256_permute2f128_ps(a[0], a[1], 0x20),
+	                    _mm256_permute2f128_ps(a[0], a[1], 0x31));
+	V c = _mm256_add_ps(_mm256_permute2f128_ps(a[2], a[3], 0x20),
+	                    _mm256_permute2f128_ps(a[2], a[3], 0x31));
+	V d = _mm256_add_ps(_mm256_shuffle_ps(b, c, 0x44), _mm256_shuffle_ps(b, c, 0xee));
+	/* Pairs are now a0 a2 | a1 a3. */
+	V e = _mm256_add_ps(_mm256_permute_ps(d, 0xa0), _mm256_permute_ps(d, 0xf5));
+	__m128 low = _mm256_castps256_ps128(e), high = _mm256_extractf128_ps(e, 1);
+	float sums[4];
+
+	low = _mm_shuffle_ps(low, high, 0x88); /* a0 a2 a1 a3 */
+	low = _mm_shuffle_ps(low, low, 0xd8);
+	if (n == 4)
+	{
+		_mm_storeu_ps(out, low);
+		return;
+	}
+	_mm_storeu_ps(sums, low);
+	for (int i = 0; i < n; i++)
+		out[i] = sums[i];
+}
+
+static inline float
+v_sum(V a)
+{
+	V v[4] = {a, a, a, a};
+	float out;
+
+	sum_lanes(v, &out, 1);
+	return out;
+}
+
+static inline float
+v_max_lanes(V a)
+{
+	__m128 m = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+
+	m = _mm_max_ps(m, _mm_movehl_ps(m, m));
+	return _mm_cvtss_f32(_mm_max_ss(m, _mm_movehdup_ps(m)));
+}
+
+/* ---- Weight types ---- */
+
+/* What a block's weights have in common; each type uses what it needs, all in registers. */
+typedef struct
+{
+	V d, m;        /* scale and minimum */
+	uint32_t high; /* fifth bits */
+	float scale[16], minimum[8];
+} w_head;
+
+typedef void (*begin_fn)(const uint8_t *w, w_head *head);
+typedef w32 (*weights_fn)(const uint8_t *w, const w_head *head, int j);
+
+static inline V
+set1_half(const void *p)
+{
+	return _mm256_cvtph_ps(_mm_set1_epi16((short) load_u16(p)));
+}
+
+/* Two neighbouring halves, each to all lanes. */
+static inline void
+set1_halves(const void *p, V *a, V *b)
+{
+	V both = _mm256_cvtph_ps(_mm_set1_epi32((int) load_u32(p)));
+
+	*a = _mm256_moveldup_ps(both);
+	*b = _mm256_movehdup_ps(both);
+}
+
+/* 8 bytes to 8 integers. */
+static inline __m256i
+widen(const void *p)
+{
+	return _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *) p));
+}
+
+static inline __m256i
+widen_signed(const void *p)
+{
+	return _mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *) p));
+}
+
+/* For types without anything to prepare. */
+INLINE void
+no_begin(const uint8_t *w, w_head *head)
+{
+	(void) w;
+	(void) head;
+}
+
+#define f32_begin no_begin
+#define f16_begin no_begin
+#define bf16_begin no_begin
+
+INLINE w32
+f32_weights(const uint8_t *w, const w_head *head, int j)
+{
+	w32 out;
+
+	(void) head;
+	foreach (i, 4)
+		out.v[i] = _mm256_loadu_ps((const float *) w + 32 * j + 8 * i);
+	return out;
+}
+
+INLINE w32
+f16_weights(const uint8_t *w, const w_head *head, int j)
+{
+	w32 out;
+
+	(void) head;
+	foreach (i, 4)
+		out.v[i] = v_load_half(w + 64 * j + 16 * i);
+	return out;
+}
+
+INLINE w32
+bf16_weights(const uint8_t *w, const w_head *head, int j)
+{
+	w32 out;
+
+	(void) head;
+	foreach (i, 4)
+	{
+		__m128i raw = _mm_loadu_si128((const __m128i *) (w + 64 * j + 16 * i));
+
+		out.v[i] = _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(raw), 16));
+	}
+	return out;
+}
+
+/* Integers 0 ... 15 of 16 bytes: low nibbles in q[0] and q[1], high ones in q[2] and q[3]. */
+INLINE void
+nibbles(const uint8_t *qs, __m256i q[4])
+{
+	foreach (i, 2)
+	{
+		__m256i both = widen(qs + 8 * i);
+
+		q[i] = _mm256_and_si256(both, _mm256_set1_epi32(15));
+		q[i + 2] = _mm256_srli_epi32(both, 4);
+	}
+}
+
+/* Sets the fifth bit of integer i where bit i of high is set. */
+INLINE void
+add_fifth_bits(uint32_t high, __m256i q[4])
+{
+	const __m256i lane = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+
+	foreach (i, 4)
+	{
+		__m256i bits = _mm256_and_si256(_mm256_set1_epi32((int) (high >> (8 * i))), lane);
+		__m256i set = _mm256_cmpeq_epi32(bits, lane);
+
+		q[i] = _mm256_or_si256(q[i], _mm256_and_si256(set, _mm256_set1_epi32(16)));
+	}
+}
+
+/* d * (q - offset) */
+INLINE w32
+scaled(V d, const __m256i q[4], int offset)
+{
+	w32 out;
+
+	foreach (i, 4)
+		out.v[i] =
+		    _mm256_mul_ps(d, _mm256_cvtepi32_ps(_mm256_sub_epi32(q[i], _mm256_set1_epi32(offset))));
+	return out;
+}
+
+/* d * q + m */
+INLINE w32
+scaled_and_shifted(V d, V m, const __m256i q[4])
+{
+	w32 out;
+
+	foreach (i, 4)
+		out.v[i] = _mm256_fmadd_ps(d, _mm256_cvtepi32_ps(q[i]), m);
+	return out;
+}
+
+INLINE void
+one_scale(const uint8_t *w, w_head *head)
+{
+	head->d = set1_half(w);
+}
+
+INLINE void
+scale_and_minimum(const uint8_t *w, w_head *head)
+{
+	set1_halves(w, &head->d, &head->m);
+}
+
+#define q4_0_begin one_scale
+#define q5_0_begin one_scale
+#define q8_0_begin one_scale
+#define q4_1_begin scale_and_minimum
+#define q5_1_begin scale_and_minimum
+
+INLINE w32
+q4_0_weights(const uint8_t *w, const w_head *head, int j)
+{
+	__m256i q[4];
+
+	(void) j;
+	nibbles(((const block_q4_0 *) w)->qs, q);
+	return scaled(head->d, q, 8);
+}
+
+INLINE w32
+q4_1_weights(const uint8_t *w, const w_head *head, int j)
+{
+	__m256i q[4];
+
+	(void) j;
+	nibbles(((const block_q4_1 *) w)->qs, q);
+	return scaled_and_shifted(head->d, head->m, q);
+}
+
+INLINE w32
+q5_0_weights(const uint8_t *w, const w_head *head, int j)
+{
+	__m256i q[4];
+
+	(void) j;
+	nibbles(((const block_q5_0 *) w)->qs, q);
+	add_fifth_bits(load_u32(((const block_q5_0 *) w)->qh), q);
+	return scaled(head->d, q, 16);
+}
+
+INLINE w32
+q5_1_weights(const uint8_t *w, const w_head *head, int j)
+{
+	__m256i q[4];
+
+	(void) j;
+	nibbles(((const block_q5_1 *) w)->qs, q);
+	add_fifth_bits(load_u32(((const block_q5_1 *) w)->qh), q);
+	return scaled_and_shifted(head->d, head->m, q);
+}
+
+INLINE w32
+q8_0_weights(const uint8_t *w, const w_head *head, int j)
+{
+	w32 out;
+
+	(void) j;
+	foreach (i, 4)
+		out.v[i] = _mm256_mul_ps(
+		    head->d, _mm256_cvtepi32_ps(widen_signed(((const block_q8_0 *) w)->qs + 8 * i)));
+	return out;
+}
+
+/* Scales and negated minimums of the eight groups. */
+INLINE void
+k_begin(const uint8_t *w, w_head *head)
+{
+	uint8_t scale[8], minimum[8];
+	V d, m;
+
+	set1_halves(w, &d, &m);
+	unpack_scales(((const block_q4_k *) w)->scales, scale, minimum);
+	_mm256_storeu_ps(head->scale, _mm256_mul_ps(d, _mm256_cvtepi32_ps(widen(scale))));
+	m = _mm256_mul_ps(m, _mm256_cvtepi32_ps(widen(minimum)));
+	_mm256_storeu_ps(head->minimum, _mm256_xor_ps(m, _mm256_set1_ps(-0.0f)));
+}
+
+#define q4_k_begin k_begin
+#define q5_k_begin k_begin
+
+/* The nibbles of group j as integers. */
+INLINE void
+group_nibbles(const uint8_t *qs, int j, __m256i q[4])
+{
+	foreach (i, 4)
+		q[i] = _mm256_and_si256(_mm256_srli_epi32(widen(qs + 32 * (j / 2) + 8 * i), 4 * (j % 2)),
+		                        _mm256_set1_epi32(15));
+}
+
+INLINE w32
+q4_k_weights(const uint8_t *w, const w_head *head, int j)
+{
+	__m256i q[4];
+
+	group_nibbles(((const block_q4_k *) w)->qs, j, q);
+	return scaled_and_shifted(_mm256_set1_ps(head->scale[j]), _mm256_set1_ps(head->minimum[j]), q);
+}
+
+INLINE w32
+q5_k_weights(const uint8_t *w, const w_head *head, int j)
+{
+	const uint8_t *high = ((const block_q5_k *) w)->qh;
+	__m256i q[4];
+
+	group_nibbles(((const block_q5_k *) w)->qs, j, q);
+	foreach (i, 4)
+	{
+		__m256i bit =
+		    _mm256_and_si256(_mm256_srli_epi32(widen(high + 8 * i), j), _mm256_set1_epi32(1));
+
+		q[i] = _mm256_or_si256(q[i], _mm256_slli_epi32(bit, 4));
+	}
+	return scaled_and_shifted(_mm256_set1_ps(head->scale[j]), _mm256_set1_ps(head->minimum[j]), q);
+}
+
+INLINE void
+q6_k_begin(const uint8_t *w, w_head *head)
+{
+	const block_q6_k *b = (const block_q6_k *) w;
+	V d = set1_half(b->d);
+
+	foreach (i, 2)
+		_mm256_storeu_ps(head->scale + 8 * i,
+		                 _mm256_mul_ps(d, _mm256_cvtepi32_ps(widen_signed(b->scales + 8 * i))));
+}
+
+INLINE w32
+q6_k_weights(const uint8_t *w, const w_head *head, int j)
+{
+	const block_q6_k *b = (const block_q6_k *) w;
+	int half = j / 4, group = j % 4;
+	const uint8_t *ql = b->ql + 64 * half + 32 * (group % 2), *qh = b->qh + 32 * half;
+	w32 out;
+
+	foreach (i, 4)
+	{
+		__m256i low = _mm256_srli_epi32(widen(ql + 8 * i), 4 * (group / 2));
+		__m256i high = _mm256_srli_epi32(widen(qh + 8 * i), 2 * group);
+		__m256i q;
+
+		low = _mm256_and_si256(low, _mm256_set1_epi32(15));
+		high = _mm256_slli_epi32(_mm256_and_si256(high, _mm256_set1_epi32(3)), 4);
+		q = _mm256_sub_epi32(_mm256_or_si256(low, high), _mm256_set1_epi32(32));
+		out.v[i] = _mm256_mul_ps(_mm256_set1_ps(head->scale[2 * j + i / 2]), _mm256_cvtepi32_ps(q));
+	}
+	return out;
+}
+
+#include "simd_matmul.h"
+#include "simd_ops.h"
+
+const q3_kernels q3_kernels_avx2 = SIMD_KERNELS("avx2");
+
+#endif

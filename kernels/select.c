@@ -1,0 +1,88 @@
+/*
+ * select.c: which instruction set the kernels use, and how much scratch memory they need.
+ *
+ * Nothing is remembered: callers keep the table they were given.
+ */
+#include "kernels.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "cpu/attention_sizes.h"
+#include "cpu/cpu.h"
+#include "cpu/matmul_sizes.h"
+
+/* Worst first. */
+static const char *const names[] = {"scalar", "avx2", "avx512"};
+
+#define N_NAMES ((int) (sizeof(names) / sizeof(names[0])))
+
+size_t
+q3_matmul_scratch(void)
+{
+	return sizeof(float) * (MAX_PANEL * SLICE + (size_t) BLOCK_ROWS * BLOCK_TOKENS * MAX_VL);
+}
+
+size_t
+q3_attention_scratch(int32_t head_dim)
+{
+	return attention_state_bytes(head_dim);
+}
+
+const char *
+q3_kernels_name(int i)
+{
+	return i >= 0 && i < N_NAMES ? names[i] : NULL;
+}
+
+/*
+ * The compiler's check includes whether the operating system saves the registers. F16C, which some
+ * compilers cannot ask for, comes with every AVX2.
+ */
+static const q3_kernels *
+find(const char *name)
+{
+	if (strcmp(name, "scalar") == 0)
+		return &q3_kernels_scalar;
+#if defined(__x86_64__)
+	__builtin_cpu_init();
+	if (strcmp(name, "avx2") == 0 && __builtin_cpu_supports("avx2") &&
+	    __builtin_cpu_supports("fma"))
+		return &q3_kernels_avx2;
+	if (strcmp(name, "avx512") == 0 && __builtin_cpu_supports("avx512f") &&
+	    __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+	    __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("fma"))
+		return &q3_kernels_avx512;
+#endif
+	return NULL;
+}
+
+const q3_kernels *
+q3_kernels_get(const char *name)
+{
+	const q3_kernels *kernels = NULL;
+
+	if (name != NULL)
+		return find(name);
+	for (int i = N_NAMES - 1; kernels == NULL; i--)
+		kernels = find(names[i]);
+	return kernels;
+}
+
+const q3_kernels *
+q3_kernels_select(const char **reason)
+{
+	const char *name = getenv("QWEN3DM_ISA");
+	const q3_kernels *kernels;
+
+	if (name == NULL || name[0] == '\0')
+		return q3_kernels_get(NULL);
+	kernels = q3_kernels_get(name);
+	if (kernels != NULL)
+		return kernels;
+	*reason = "is not an instruction set that qwen3dm knows";
+	for (int i = 0; i < N_NAMES; i++)
+		if (strcmp(name, names[i]) == 0)
+			*reason = "is not supported by this machine";
+	return NULL;
+}
