@@ -1,0 +1,268 @@
+/* sql/qwen3dm--0.1.0.sql */
+
+-- complain if script is sourced in psql, rather than via CREATE EXTENSION
+\echo Use "CREATE EXTENSION qwen3dm" to load this file. \quit
+
+-- Every role may call these functions, as every role may run any other query; what they cost is
+-- bounded by statement_timeout, qwen3dm.timeout and qwen3dm.max_tokens. To keep the model for some:
+--     REVOKE EXECUTE ON FUNCTION qwen_infer(text, text, ...) FROM PUBLIC;
+--     GRANT EXECUTE ON FUNCTION qwen_infer(text, text, ...) TO analysts;
+--
+-- All are VOLATILE: the answer depends on the model that is loaded, and the planner must not run it
+-- ahead of time. The costs are in units of cpu_operator_cost; those of the functions that generate
+-- are lower than the truth, which would only make every plan seem worth compiling.
+
+-- ----------------------------------------------------------------------------------------------
+-- Answers
+-- ----------------------------------------------------------------------------------------------
+
+CREATE FUNCTION @extschema@.qwen_infer(
+    prompt pg_catalog.text,
+    task pg_catalog.text DEFAULT NULL,
+    mode pg_catalog.text DEFAULT 'auto',
+    on_error pg_catalog.text DEFAULT 'raise',
+    max_tokens pg_catalog.int4 DEFAULT NULL,
+    temperature pg_catalog.float8 DEFAULT NULL,
+    top_p pg_catalog.float8 DEFAULT NULL,
+    top_k pg_catalog.int4 DEFAULT NULL,
+    seed pg_catalog.int8 DEFAULT NULL,
+    stop pg_catalog.text[] DEFAULT NULL,
+    thinking pg_catalog.bool DEFAULT NULL,
+    system pg_catalog.text DEFAULT NULL)
+RETURNS pg_catalog.text
+AS 'MODULE_PATHNAME', 'qwen3dm_infer'
+LANGUAGE C VOLATILE PARALLEL SAFE COST 10000;
+
+COMMENT ON FUNCTION @extschema@.qwen_infer(pg_catalog.text, pg_catalog.text, pg_catalog.text,
+    pg_catalog.text, pg_catalog.int4, pg_catalog.float8, pg_catalog.float8, pg_catalog.int4,
+    pg_catalog.int8, pg_catalog.text[], pg_catalog.bool, pg_catalog.text)
+IS 'the model''s answer to a prompt';
+
+CREATE FUNCTION @extschema@.qwen_infer(
+    prompts pg_catalog.text[],
+    task pg_catalog.text DEFAULT NULL,
+    mode pg_catalog.text DEFAULT 'auto',
+    on_error pg_catalog.text DEFAULT 'raise',
+    max_tokens pg_catalog.int4 DEFAULT NULL,
+    temperature pg_catalog.float8 DEFAULT NULL,
+    top_p pg_catalog.float8 DEFAULT NULL,
+    top_k pg_catalog.int4 DEFAULT NULL,
+    seed pg_catalog.int8 DEFAULT NULL,
+    stop pg_catalog.text[] DEFAULT NULL,
+    thinking pg_catalog.bool DEFAULT NULL,
+    system pg_catalog.text DEFAULT NULL)
+RETURNS pg_catalog.text[]
+AS 'MODULE_PATHNAME', 'qwen3dm_infer_array'
+LANGUAGE C VOLATILE PARALLEL SAFE COST 100000;
+
+COMMENT ON FUNCTION @extschema@.qwen_infer(pg_catalog.text[], pg_catalog.text, pg_catalog.text,
+    pg_catalog.text, pg_catalog.int4, pg_catalog.float8, pg_catalog.float8, pg_catalog.int4,
+    pg_catalog.int8, pg_catalog.text[], pg_catalog.bool, pg_catalog.text)
+IS 'the model''s answers to an array of prompts, computed together';
+
+CREATE FUNCTION @extschema@.qwen_infer_details(
+    prompt pg_catalog.text,
+    task pg_catalog.text DEFAULT NULL,
+    mode pg_catalog.text DEFAULT 'auto',
+    on_error pg_catalog.text DEFAULT 'raise',
+    max_tokens pg_catalog.int4 DEFAULT NULL,
+    temperature pg_catalog.float8 DEFAULT NULL,
+    top_p pg_catalog.float8 DEFAULT NULL,
+    top_k pg_catalog.int4 DEFAULT NULL,
+    seed pg_catalog.int8 DEFAULT NULL,
+    stop pg_catalog.text[] DEFAULT NULL,
+    thinking pg_catalog.bool DEFAULT NULL,
+    system pg_catalog.text DEFAULT NULL,
+    OUT value pg_catalog.text,
+    OUT thinking pg_catalog.text,
+    OUT mode pg_catalog.text,
+    OUT reason pg_catalog.text,
+    OUT confidence pg_catalog.float8,
+    OUT prompt_tokens pg_catalog.int4,
+    OUT cached_tokens pg_catalog.int4,
+    OUT output_tokens pg_catalog.int4,
+    OUT queue_ms pg_catalog.float8,
+    OUT latency_ms pg_catalog.float8,
+    OUT finish pg_catalog.text,
+    OUT error pg_catalog.text,
+    OUT model_digest pg_catalog.text)
+RETURNS pg_catalog.record
+AS 'MODULE_PATHNAME', 'qwen3dm_infer_details'
+LANGUAGE C VOLATILE PARALLEL SAFE COST 10000;
+
+COMMENT ON FUNCTION @extschema@.qwen_infer_details(pg_catalog.text, pg_catalog.text,
+    pg_catalog.text, pg_catalog.text, pg_catalog.int4, pg_catalog.float8, pg_catalog.float8,
+    pg_catalog.int4, pg_catalog.int8, pg_catalog.text[], pg_catalog.bool, pg_catalog.text)
+IS 'the model''s answer to a prompt, with what is known about how it was made';
+
+CREATE FUNCTION @extschema@.qwen_stream(
+    prompt pg_catalog.text,
+    task pg_catalog.text DEFAULT NULL,
+    mode pg_catalog.text DEFAULT 'auto',
+    on_error pg_catalog.text DEFAULT 'raise',
+    max_tokens pg_catalog.int4 DEFAULT NULL,
+    temperature pg_catalog.float8 DEFAULT NULL,
+    top_p pg_catalog.float8 DEFAULT NULL,
+    top_k pg_catalog.int4 DEFAULT NULL,
+    seed pg_catalog.int8 DEFAULT NULL,
+    stop pg_catalog.text[] DEFAULT NULL,
+    thinking pg_catalog.bool DEFAULT NULL,
+    system pg_catalog.text DEFAULT NULL)
+RETURNS SETOF pg_catalog.text
+AS 'MODULE_PATHNAME', 'qwen3dm_stream'
+LANGUAGE C VOLATILE PARALLEL SAFE COST 10000 ROWS 100;
+
+COMMENT ON FUNCTION @extschema@.qwen_stream(pg_catalog.text, pg_catalog.text, pg_catalog.text,
+    pg_catalog.text, pg_catalog.int4, pg_catalog.float8, pg_catalog.float8, pg_catalog.int4,
+    pg_catalog.int8, pg_catalog.text[], pg_catalog.bool, pg_catalog.text)
+IS 'the model''s answer to a prompt, row by row while it is generated';
+
+-- ----------------------------------------------------------------------------------------------
+-- Text and tokens
+-- ----------------------------------------------------------------------------------------------
+
+CREATE FUNCTION @extschema@.qwen_logprob(
+    input pg_catalog.text,
+    task pg_catalog.text DEFAULT NULL,
+    mode pg_catalog.text DEFAULT 'auto',
+    on_error pg_catalog.text DEFAULT 'raise')
+RETURNS pg_catalog.float8
+AS 'MODULE_PATHNAME', 'qwen3dm_logprob'
+LANGUAGE C VOLATILE PARALLEL SAFE COST 10000;
+
+COMMENT ON FUNCTION @extschema@.qwen_logprob(pg_catalog.text, pg_catalog.text, pg_catalog.text,
+    pg_catalog.text)
+IS 'mean log-probability per token that the model gives to a text';
+
+CREATE FUNCTION @extschema@.qwen_count_tokens(pg_catalog.text)
+RETURNS pg_catalog.int4
+AS 'MODULE_PATHNAME', 'qwen3dm_count_tokens'
+LANGUAGE C VOLATILE STRICT PARALLEL SAFE COST 100;
+
+COMMENT ON FUNCTION @extschema@.qwen_count_tokens(pg_catalog.text)
+IS 'number of tokens of a text';
+
+CREATE FUNCTION @extschema@.qwen_tokenize(pg_catalog.text)
+RETURNS pg_catalog.int4[]
+AS 'MODULE_PATHNAME', 'qwen3dm_tokenize'
+LANGUAGE C VOLATILE STRICT PARALLEL SAFE COST 100;
+
+COMMENT ON FUNCTION @extschema@.qwen_tokenize(pg_catalog.text)
+IS 'the tokens of a text';
+
+CREATE FUNCTION @extschema@.qwen_detokenize(pg_catalog.int4[])
+RETURNS pg_catalog.text
+AS 'MODULE_PATHNAME', 'qwen3dm_detokenize'
+LANGUAGE C VOLATILE STRICT PARALLEL SAFE COST 100;
+
+COMMENT ON FUNCTION @extschema@.qwen_detokenize(pg_catalog.int4[])
+IS 'the text of tokens';
+
+-- ----------------------------------------------------------------------------------------------
+-- State
+-- ----------------------------------------------------------------------------------------------
+
+CREATE FUNCTION @extschema@.qwen3dm_version()
+RETURNS pg_catalog.text
+AS 'MODULE_PATHNAME', 'qwen3dm_version'
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+
+COMMENT ON FUNCTION @extschema@.qwen3dm_version()
+IS 'version of the library that the server has loaded';
+
+CREATE FUNCTION @extschema@.qwen3dm_model_status(
+    OUT state pg_catalog.text,
+    OUT progress pg_catalog.float8,
+    OUT model pg_catalog.text,
+    OUT name pg_catalog.text,
+    OUT architecture pg_catalog.text,
+    OUT parameters pg_catalog.int8,
+    OUT weight_type pg_catalog.text,
+    OUT digest pg_catalog.text,
+    OUT context_length pg_catalog.int4,
+    OUT device pg_catalog.text,
+    OUT device_reason pg_catalog.text,
+    OUT isa pg_catalog.text,
+    OUT threads pg_catalog.int4,
+    OUT weight_bytes pg_catalog.int8,
+    OUT kv_cache_bytes pg_catalog.int8,
+    OUT kv_cache_used pg_catalog.float8,
+    OUT kv_blocks pg_catalog.int4,
+    OUT kv_blocks_free pg_catalog.int4,
+    OUT scratch_bytes pg_catalog.int8,
+    OUT load_ms pg_catalog.float8,
+    OUT started_at pg_catalog.timestamptz,
+    OUT engine_pid pg_catalog.int4,
+    OUT restarts pg_catalog.int8,
+    OUT requests pg_catalog.int8,
+    OUT errors pg_catalog.int8,
+    OUT prompt_tokens pg_catalog.int8,
+    OUT output_tokens pg_catalog.int8,
+    OUT running pg_catalog.int4,
+    OUT queued pg_catalog.int4,
+    OUT message pg_catalog.text,
+    OUT detail pg_catalog.text,
+    OUT hint pg_catalog.text)
+RETURNS pg_catalog.record
+AS 'MODULE_PATHNAME', 'qwen3dm_model_status'
+LANGUAGE C VOLATILE STRICT PARALLEL SAFE;
+
+CREATE VIEW @extschema@.qwen_model_status AS
+    SELECT s.state, s.progress, s.model, s.name, s.architecture, s.parameters, s.weight_type,
+           s.digest, s.context_length, s.device, s.device_reason, s.isa, s.threads,
+           s.weight_bytes, s.kv_cache_bytes, s.kv_cache_used, s.kv_blocks, s.kv_blocks_free,
+           s.scratch_bytes, s.load_ms, s.started_at, s.engine_pid, s.restarts, s.requests,
+           s.errors, s.prompt_tokens, s.output_tokens, s.running, s.queued, s.message, s.detail,
+           s.hint
+    FROM @extschema@.qwen3dm_model_status() AS s;
+
+COMMENT ON VIEW @extschema@.qwen_model_status
+IS 'one row: the model, its engine and what they are doing';
+COMMENT ON COLUMN @extschema@.qwen_model_status.state
+IS 'not loaded, not started, stopped, no model, starting, loading, ready, restarting or failed';
+COMMENT ON COLUMN @extschema@.qwen_model_status.progress
+IS 'of loading the model, from 0 to 1';
+COMMENT ON COLUMN @extschema@.qwen_model_status.model
+IS 'path of the model file; only its name for roles without pg_read_all_settings';
+COMMENT ON COLUMN @extschema@.qwen_model_status.kv_cache_used
+IS 'part of the memory for keys and values that running requests hold, from 0 to 1';
+COMMENT ON COLUMN @extschema@.qwen_model_status.restarts
+IS 'times that the engine was started again since the server started';
+COMMENT ON COLUMN @extschema@.qwen_model_status.requests
+IS 'finished requests since the server started; counters are brought up to date every second';
+COMMENT ON COLUMN @extschema@.qwen_model_status.message
+IS 'why the model cannot be used, when it cannot';
+
+CREATE FUNCTION @extschema@.qwen3dm_stat_activity(
+    OUT pid pg_catalog.int4,
+    OUT usesysid pg_catalog.oid,
+    OUT datid pg_catalog.oid,
+    OUT kind pg_catalog.text,
+    OUT mode pg_catalog.text,
+    OUT phase pg_catalog.text,
+    OUT prompt_tokens pg_catalog.int4,
+    OUT prompt_done pg_catalog.int4,
+    OUT output_tokens pg_catalog.int4,
+    OUT max_tokens pg_catalog.int4,
+    OUT kv_tokens pg_catalog.int4,
+    OUT age_ms pg_catalog.float8)
+RETURNS SETOF pg_catalog.record
+AS 'MODULE_PATHNAME', 'qwen3dm_stat_activity'
+LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED ROWS 10;
+
+CREATE VIEW @extschema@.qwen_stat_activity AS
+    SELECT a.pid, d.datname, pg_catalog.pg_get_userbyid(a.usesysid) AS usename, a.kind, a.mode,
+           a.phase, a.prompt_tokens, a.prompt_done, a.output_tokens, a.max_tokens, a.kv_tokens,
+           pg_catalog.make_interval(
+               secs => a.age_ms OPERATOR(pg_catalog./) 1000.0) AS age
+    FROM @extschema@.qwen3dm_stat_activity() AS a
+         LEFT JOIN pg_catalog.pg_database AS d ON d.oid OPERATOR(pg_catalog.=) a.datid;
+
+COMMENT ON VIEW @extschema@.qwen_stat_activity
+IS 'requests that are queued or running: one''s own, or all for members of pg_read_all_stats';
+COMMENT ON COLUMN @extschema@.qwen_stat_activity.phase
+IS 'queued, prefill (the prompt is being read) or decode (the answer is being written)';
+COMMENT ON COLUMN @extschema@.qwen_stat_activity.kv_tokens
+IS 'tokens that the request holds room for in the memory for keys and values';
+
+GRANT SELECT ON @extschema@.qwen_model_status, @extschema@.qwen_stat_activity TO PUBLIC;

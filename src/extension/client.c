@@ -1,0 +1,427 @@
+/*
+ * client.c: the requests of this backend.
+ *
+ * Requests live in a memory context each, below one that belongs to the session, and are linked in
+ * one list: so a stream of errors, aborts and dropped cursors can take them away in any order. When
+ * the engine must be told that nobody waits any more, the connection is closed if only such
+ * requests are on it, which cannot fail; otherwise CANCEL is sent, and only if that cannot be sent
+ * at once the connection is closed all the same. Answers to requests that are gone are dropped.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "miscadmin.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "extension/client.h"
+#include "extension/connection.h"
+#include "extension/frontend.h"
+#include "extension/module.h"
+
+#define CONGESTION (1024 * 1024)
+
+static dlist_head requests = DLIST_STATIC_INIT(requests);
+static uint64 last_id = 0;
+static int stale_activities = 0; /* answers to questions that nobody asks any more */
+static MemoryContext client_context = NULL;
+
+/* ---------------------------------------------------------------------------------------------
+ * Letting go
+ * --------------------------------------------------------------------------------------------- */
+
+/* The connection is of no use any more; whoever waits is told so. */
+static void
+lose_connection(void)
+{
+	dlist_iter i;
+
+	qwen3dm_connection_close();
+	stale_activities = 0;
+	dlist_foreach(i, &requests)
+	{
+		Qwen3dmRequest *r = dlist_container(Qwen3dmRequest, node, i.cur);
+
+		if (!r->done)
+		{
+			r->done = true;
+			qwen3dm_failure_engine_gone(&r->failure);
+		}
+	}
+}
+
+static bool
+anything_under_way(void)
+{
+	dlist_iter i;
+
+	dlist_foreach(i, &requests)
+	{
+		if (!dlist_container(Qwen3dmRequest, node, i.cur)->done)
+			return true;
+	}
+	return false;
+}
+
+/* Allocates nothing, because it also runs while a transaction is aborted. */
+static void
+tell_engine(const Qwen3dmRequest *r)
+{
+	size_t size;
+
+	if (!anything_under_way())
+	{
+		qwen3dm_connection_close();
+		return;
+	}
+	/* With nothing pending the buffer has room for a header. */
+	if (qwen3dm_connection_send() && qwen3dm_connection_pending() == 0)
+	{
+		if (r->activity)
+		{
+			stale_activities++;
+			return;
+		}
+		size = q3p_plain_encode(Q3P_CANCEL, r->id, NULL, 0, NULL, 0);
+		q3p_plain_encode(Q3P_CANCEL, r->id, NULL, 0, qwen3dm_connection_append(size), size);
+		if (qwen3dm_connection_send() && qwen3dm_connection_pending() == 0)
+			return;
+	}
+	lose_connection();
+}
+
+void
+qwen3dm_release(Qwen3dmRequest *r)
+{
+	dlist_delete(&r->node);
+	if (!r->done && qwen3dm_connection_is_open())
+		tell_engine(r);
+	if (!qwen3dm_connection_is_open())
+		stale_activities = 0;
+	MemoryContextDelete(r->context);
+}
+
+static void
+release_where(bool all, SubTransactionId busy)
+{
+	dlist_mutable_iter i;
+
+	dlist_foreach_modify(i, &requests)
+	{
+		Qwen3dmRequest *r = dlist_container(Qwen3dmRequest, node, i.cur);
+
+		if (all || r->busy == busy)
+			qwen3dm_release(r);
+	}
+}
+
+static void
+at_transaction_end(XactEvent event, void *arg)
+{
+	switch (event)
+	{
+		case XACT_EVENT_ABORT:
+		case XACT_EVENT_PARALLEL_ABORT:
+		case XACT_EVENT_COMMIT:
+		case XACT_EVENT_PARALLEL_COMMIT:
+		case XACT_EVENT_PREPARE:
+			/* Nothing survives the transaction, so there is nothing to tell apart. */
+			if (anything_under_way())
+				qwen3dm_connection_close();
+			release_where(true, InvalidSubTransactionId);
+			break;
+		default:
+			break;
+	}
+}
+
+static void
+at_subtransaction_end(SubXactEvent event, SubTransactionId my_subid, SubTransactionId parent,
+                      void *arg)
+{
+	if (event == SUBXACT_EVENT_ABORT_SUB)
+		release_where(false, my_subid);
+}
+
+static void
+init_client(void)
+{
+	if (client_context != NULL)
+		return;
+	client_context =
+	    AllocSetContextCreate(TopMemoryContext, "qwen3dm requests", ALLOCSET_SMALL_SIZES);
+	RegisterXactCallback(at_transaction_end, NULL);
+	RegisterSubXactCallback(at_subtransaction_end, NULL);
+}
+
+/* ---------------------------------------------------------------------------------------------
+ * Asking
+ * --------------------------------------------------------------------------------------------- */
+
+/* A connection that is worth sending on. */
+static void
+ensure_connection(void)
+{
+	if (qwen3dm_connection_is_open() && !anything_under_way() &&
+	    (!qwen3dm_connection_is_mine() || qwen3dm_connection_is_stale()))
+		lose_connection();
+	qwen3dm_connection_open();
+}
+
+static Qwen3dmRequest *
+new_request(void)
+{
+	MemoryContext context =
+	    AllocSetContextCreate(client_context, "qwen3dm request", ALLOCSET_SMALL_SIZES);
+	Qwen3dmRequest *r = MemoryContextAllocZero(context, sizeof(Qwen3dmRequest));
+
+	r->context = context;
+	r->id = ++last_id;
+	r->busy = GetCurrentSubTransactionId();
+	dlist_push_tail(&requests, &r->node);
+	return r;
+}
+
+Qwen3dmRequest *
+qwen3dm_submit(const q3p_request *message, const q3p_bytes *stops)
+{
+	Qwen3dmRequest *r;
+	size_t size = q3p_request_encode(1, message, stops, NULL, 0);
+
+	if (size == 0)
+		ereport(ERROR, (errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+		                errmsg("the arguments are larger than %u MB together",
+		                       Q3P_MAX_FRAME / (1024 * 1024))));
+	init_client();
+	ensure_connection();
+	r = new_request();
+	r->done = true; /* until it is on its way, there is nothing to cancel */
+	q3p_request_encode(r->id, message, stops, qwen3dm_connection_append(size), size);
+	r->done = false;
+	if (!qwen3dm_connection_send())
+		lose_connection();
+	return r;
+}
+
+bool
+qwen3dm_is_congested(void)
+{
+	return qwen3dm_connection_is_open() && qwen3dm_connection_pending() > CONGESTION;
+}
+
+Qwen3dmRequest *
+qwen3dm_ask_activity(void)
+{
+	Qwen3dmRequest *r;
+	size_t size = q3p_plain_encode(Q3P_ACTIVITY, 0, NULL, 0, NULL, 0);
+
+	if (qwen3dm_state() != QWEN3DM_READY)
+		return NULL;
+	init_client();
+	ensure_connection();
+	r = new_request();
+	r->done = true;
+	r->activity = true;
+	q3p_plain_encode(Q3P_ACTIVITY, 0, NULL, 0, qwen3dm_connection_append(size), size);
+	r->done = false;
+	if (!qwen3dm_connection_send())
+		lose_connection();
+	return r;
+}
+
+/* ---------------------------------------------------------------------------------------------
+ * Hearing
+ * --------------------------------------------------------------------------------------------- */
+
+static Qwen3dmRequest *
+find_request(uint64 id)
+{
+	dlist_iter i;
+
+	dlist_foreach(i, &requests)
+	{
+		Qwen3dmRequest *r = dlist_container(Qwen3dmRequest, node, i.cur);
+
+		if (r->id == id && !r->done)
+			return r;
+	}
+	return NULL;
+}
+
+static Qwen3dmRequest *
+find_activity(void)
+{
+	dlist_iter i;
+
+	dlist_foreach(i, &requests)
+	{
+		Qwen3dmRequest *r = dlist_container(Qwen3dmRequest, node, i.cur);
+
+		if (r->activity && !r->done)
+			return r;
+	}
+	return NULL;
+}
+
+/* The request that the frame is for; NULL: nobody waits for it. */
+static Qwen3dmRequest *
+addressee(const q3p_header *header)
+{
+	if (header->type != Q3P_ACTIVITY_RESULT)
+		return find_request(header->id);
+	if (stale_activities > 0)
+	{
+		stale_activities--;
+		return NULL;
+	}
+	return find_activity();
+}
+
+/* Copies the frame into the request's memory; false: the frame is malformed. */
+static bool
+accept_frame(Qwen3dmRequest *r, const q3p_header *header, const char *payload)
+{
+	MemoryContext old = MemoryContextSwitchTo(r->context);
+	size_t n = header->length;
+	char *copy = memcpy(palloc(n + 1), payload, n);
+	bool good = true;
+	q3p_error error;
+	q3p_bytes *chunk;
+
+	switch (header->type)
+	{
+		case Q3P_CHUNK:
+			chunk = palloc(sizeof(*chunk));
+			chunk->data = copy;
+			chunk->len = n;
+			r->chunks = lappend(r->chunks, chunk);
+			break;
+		case Q3P_RESULT:
+			good = q3p_result_decode(copy, n, &r->result);
+			r->done = good;
+			break;
+		case Q3P_ERROR:
+			good = q3p_error_decode(copy, n, &error);
+			if (good)
+				qwen3dm_failure_from_engine(&r->failure, &error);
+			r->done = good;
+			break;
+		case Q3P_ACTIVITY_RESULT:
+			good = q3p_activity_decode(copy, n, &r->n_activities);
+			r->payload = copy;
+			r->done = good;
+			break;
+		default:
+			good = false;
+	}
+	MemoryContextSwitchTo(old);
+	return good;
+}
+
+/* Hands out the frames that are there; false: what came is not our protocol. */
+static bool
+dispatch(void)
+{
+	for (;;)
+	{
+		q3p_header header;
+		const char *payload;
+		Qwen3dmRequest *r;
+
+		switch (qwen3dm_connection_next(&header, &payload))
+		{
+			case 0:
+				return true;
+			case 1:
+				break;
+			default:
+				return false;
+		}
+		r = addressee(&header);
+		if (r != NULL && !accept_frame(r, &header, payload))
+			return false;
+	}
+}
+
+static TimestampTz
+new_deadline(void)
+{
+	if (qwen3dm_timeout == 0)
+		return 0;
+	return TimestampTzPlusMilliseconds(GetCurrentTimestamp(), qwen3dm_timeout);
+}
+
+/* Waits once, and takes in what has come. */
+static void
+make_progress(TimestampTz deadline)
+{
+	bool alive;
+
+	qwen3dm_connection_wait(deadline);
+	alive = qwen3dm_connection_send();
+	/* Answers that came before the end are answers. */
+	alive = qwen3dm_connection_receive() && alive;
+	if (!dispatch())
+	{
+		lose_connection();
+		ereport(ERROR, (errcode(ERRCODE_PROTOCOL_VIOLATION),
+		                errmsg("the qwen3dm engine sent a message that cannot be read"),
+		                errhint("If the extension was upgraded, restart the server.")));
+	}
+	if (!alive)
+		lose_connection();
+	else if (deadline != 0 && GetCurrentTimestamp() >= deadline)
+		ereport(ERROR,
+		        (errcode(ERRCODE_QUERY_CANCELED), errmsg("canceling call due to qwen3dm.timeout")));
+}
+
+void
+qwen3dm_wait(Qwen3dmRequest *r)
+{
+	TimestampTz deadline = new_deadline();
+
+	while (!r->done)
+		make_progress(deadline);
+}
+
+bool
+qwen3dm_wait_chunk(Qwen3dmRequest *r, q3p_bytes *chunk)
+{
+	if (r->chunks == NIL && !r->done)
+	{
+		TimestampTz deadline = new_deadline();
+
+		qwen3dm_frontend_flush();
+		while (r->chunks == NIL && !r->done)
+			make_progress(deadline);
+	}
+	if (r->chunks == NIL)
+		return false;
+	*chunk = *(q3p_bytes *) linitial(r->chunks);
+	r->chunks = list_delete_first(r->chunks);
+	return true;
+}
+
+void
+qwen3dm_detach(Qwen3dmRequest *r)
+{
+	r->busy = InvalidSubTransactionId;
+}
+
+Qwen3dmRequest *
+qwen3dm_reattach(uint64 id)
+{
+	dlist_iter i;
+
+	dlist_foreach(i, &requests)
+	{
+		Qwen3dmRequest *r = dlist_container(Qwen3dmRequest, node, i.cur);
+
+		if (r->id == id)
+		{
+			r->busy = GetCurrentSubTransactionId();
+			return r;
+		}
+	}
+	return NULL;
+}

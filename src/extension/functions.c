@@ -1,0 +1,279 @@
+/*
+ * functions.c: qwen_infer, for one prompt and for an array, and qwen_infer_details.
+ *
+ * One prompt is one request. An array keeps a window of requests under way on the same connection,
+ * which the engine computes together, and takes the answers in order. A failure of a row is raised
+ * at its place, or becomes NULL with on_error => 'null'; what makes every row fail (no model, not
+ * loaded, still loading) and what the user did (cancel, timeout) is always raised.
+ */
+#include "postgres.h"
+
+#include <math.h>
+
+#include "access/htup_details.h"
+#include "catalog/pg_type.h"
+#include "funcapi.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+
+#include "extension/client.h"
+#include "extension/encoding.h"
+#include "extension/module.h"
+#include "extension/options.h"
+
+/* Requests of one array that are under way together. */
+#define WINDOW 64
+
+/* Columns of qwen_infer_details, in order. */
+enum
+{
+	COL_VALUE,
+	COL_THINKING,
+	COL_MODE,
+	COL_REASON,
+	COL_CONFIDENCE,
+	COL_PROMPT_TOKENS,
+	COL_CACHED_TOKENS,
+	COL_OUTPUT_TOKENS,
+	COL_QUEUE_MS,
+	COL_LATENCY_MS,
+	COL_FINISH,
+	COL_ERROR,
+	COL_MODEL_DIGEST,
+	N_DETAILS
+};
+
+QWEN3DM_FUNCTION(qwen3dm_infer);
+QWEN3DM_FUNCTION(qwen3dm_infer_array);
+QWEN3DM_FUNCTION(qwen3dm_infer_details);
+
+/* A user's cancellation is never turned into a NULL, wherever it is noticed first. */
+static bool
+may_swallow(const Qwen3dmOptions *options, const Qwen3dmFailure *failure)
+{
+	return options->null_on_error && failure->sqlstate != ERRCODE_QUERY_CANCELED;
+}
+
+/* Submits one prompt; NULL with *failure when it cannot even be said. */
+static Qwen3dmRequest *
+submit_prompt(const Qwen3dmOptions *options, const text *prompt, Qwen3dmFailure *failure)
+{
+	q3p_bytes bytes;
+	q3p_request message;
+
+	if (!qwen3dm_to_utf8(prompt, &bytes, failure))
+		return NULL;
+	message = qwen3dm_request_for(options, bytes);
+	return qwen3dm_submit(&message, options->stops);
+}
+
+/* The value of a finished request, which is released; NULL with *failure. */
+static text *
+take_value(Qwen3dmRequest *r, Qwen3dmFailure *failure)
+{
+	text *value = NULL;
+
+	if (r->failure.sqlstate == 0)
+		value = qwen3dm_from_utf8(r->result.value, failure);
+	else
+	{
+		*failure = r->failure;
+		failure->message = pstrdup(failure->message);
+		failure->detail = failure->detail ? pstrdup(failure->detail) : NULL;
+		failure->hint = failure->hint ? pstrdup(failure->hint) : NULL;
+	}
+	qwen3dm_release(r);
+	return value;
+}
+
+Datum
+qwen3dm_infer(PG_FUNCTION_ARGS)
+{
+	Qwen3dmOptions options;
+	Qwen3dmFailure failure;
+	Qwen3dmRequest *r;
+	text *value = NULL;
+
+	qwen3dm_generation_options(fcinfo, 1, Q3P_GENERATE, &options);
+	if (PG_ARGISNULL(0))
+		PG_RETURN_NULL();
+
+	r = submit_prompt(&options, PG_GETARG_TEXT_PP(0), &failure);
+	if (r != NULL)
+	{
+		qwen3dm_wait(r);
+		value = take_value(r, &failure);
+	}
+	if (value != NULL)
+		PG_RETURN_TEXT_P(value);
+	if (!may_swallow(&options, &failure))
+		qwen3dm_raise(&failure, 0);
+	PG_RETURN_NULL();
+}
+
+/* An element of an array on its way from prompt to answer. */
+typedef struct Element
+{
+	Qwen3dmRequest *request;
+	Qwen3dmFailure failure; /* when there is no request */
+} Element;
+
+/* Submits elements from *next on while there is room for more, but at least the one at head. */
+static void
+fill_window(const Qwen3dmOptions *options, const Datum *prompts, const bool *nulls, int n, int head,
+            int *next, Element *window)
+{
+	while (*next < n && (*next == head || (*next < head + WINDOW && !qwen3dm_is_congested())))
+	{
+		Element *e = &window[*next % WINDOW];
+
+		e->request = NULL;
+		if (!nulls[*next])
+			e->request = submit_prompt(options, DatumGetTextPP(prompts[*next]), &e->failure);
+		(*next)++;
+	}
+}
+
+/* Replaces the prompts by their answers; NULLs stay what they are. */
+static void
+infer_elements(const Qwen3dmOptions *options, Datum *values, bool *nulls, int n)
+{
+	Element *window = palloc0(sizeof(Element) * WINDOW);
+	int next = 0;
+
+	for (int head = 0; head < n; head++)
+	{
+		Element *e = &window[head % WINDOW];
+		text *value = NULL;
+
+		fill_window(options, values, nulls, n, head, &next, window);
+		if (nulls[head])
+			continue;
+		if (e->request != NULL)
+		{
+			qwen3dm_wait(e->request);
+			value = take_value(e->request, &e->failure);
+		}
+		if (value == NULL && !may_swallow(options, &e->failure))
+			qwen3dm_raise(&e->failure, head + 1);
+		nulls[head] = value == NULL;
+		values[head] = PointerGetDatum(value);
+	}
+	pfree(window);
+}
+
+Datum
+qwen3dm_infer_array(PG_FUNCTION_ARGS)
+{
+	Qwen3dmOptions options;
+	ArrayType *prompts;
+	Datum *values;
+	bool *nulls;
+	int n;
+
+	qwen3dm_generation_options(fcinfo, 1, Q3P_GENERATE, &options);
+	if (PG_ARGISNULL(0))
+		PG_RETURN_NULL();
+
+	prompts = PG_GETARG_ARRAYTYPE_P(0);
+	deconstruct_array(prompts, TEXTOID, -1, false, TYPALIGN_INT, &values, &nulls, &n);
+	if (n == 0)
+		PG_RETURN_ARRAYTYPE_P(construct_empty_array(TEXTOID));
+	infer_elements(&options, values, nulls, n);
+	PG_RETURN_ARRAYTYPE_P(construct_md_array(values, nulls, ARR_NDIM(prompts), ARR_DIMS(prompts),
+	                                         ARR_LBOUND(prompts), TEXTOID, -1, false,
+	                                         TYPALIGN_INT));
+}
+
+static void
+set_text(Datum *values, bool *nulls, int column, const text *value)
+{
+	nulls[column] = value == NULL;
+	values[column] = PointerGetDatum(value);
+}
+
+static void
+set_float(Datum *values, bool *nulls, int column, double value)
+{
+	nulls[column] = isnan(value);
+	values[column] = Float8GetDatum(value);
+}
+
+static void
+set_int(Datum *values, bool *nulls, int column, int32 value)
+{
+	nulls[column] = false;
+	values[column] = Int32GetDatum(value);
+}
+
+/* All columns of a finished request; false with *failure when a text cannot be represented. */
+static bool
+set_details(const q3p_result *result, Datum *values, bool *nulls, Qwen3dmFailure *failure)
+{
+	text *value = qwen3dm_from_utf8(result->value, failure);
+	text *thinking = NULL;
+
+	if (value == NULL)
+		return false;
+	if (result->thinking.data != NULL)
+	{
+		thinking = qwen3dm_from_utf8(result->thinking, failure);
+		if (thinking == NULL)
+			return false;
+	}
+	set_text(values, nulls, COL_VALUE, value);
+	set_text(values, nulls, COL_THINKING, thinking);
+	set_text(values, nulls, COL_MODE, cstring_to_text(q3p_mode_name(result->mode)));
+	set_text(values, nulls, COL_REASON,
+	         result->reason.data ? cstring_to_text(qwen3dm_readable_bytes(result->reason)) : NULL);
+	set_float(values, nulls, COL_CONFIDENCE, result->confidence);
+	set_int(values, nulls, COL_PROMPT_TOKENS, result->prompt_tokens);
+	set_int(values, nulls, COL_CACHED_TOKENS, result->cached_tokens);
+	set_int(values, nulls, COL_OUTPUT_TOKENS, result->output_tokens);
+	set_float(values, nulls, COL_QUEUE_MS, result->queue_ms);
+	set_float(values, nulls, COL_LATENCY_MS, result->latency_ms);
+	set_text(values, nulls, COL_FINISH,
+	         result->finish ? cstring_to_text(q3p_finish_name(result->finish)) : NULL);
+	set_text(values, nulls, COL_MODEL_DIGEST,
+	         result->digest.data ? cstring_to_text(qwen3dm_readable_bytes(result->digest)) : NULL);
+	return true;
+}
+
+Datum
+qwen3dm_infer_details(PG_FUNCTION_ARGS)
+{
+	Qwen3dmOptions options;
+	Qwen3dmFailure failure;
+	Qwen3dmRequest *r;
+	TupleDesc tupdesc;
+	Datum values[N_DETAILS] = {0};
+	bool nulls[N_DETAILS];
+	bool good = false;
+
+	if (get_call_result_type(fcinfo, NULL, &tupdesc) != TYPEFUNC_COMPOSITE ||
+	    tupdesc->natts != N_DETAILS)
+		elog(ERROR, "qwen_infer_details does not return what its library makes");
+	qwen3dm_generation_options(fcinfo, 1, Q3P_GENERATE, &options);
+	if (PG_ARGISNULL(0))
+		PG_RETURN_NULL();
+
+	memset(nulls, true, sizeof(nulls));
+	r = submit_prompt(&options, PG_GETARG_TEXT_PP(0), &failure);
+	if (r != NULL)
+	{
+		qwen3dm_wait(r);
+		if (r->failure.sqlstate != 0)
+			failure = r->failure;
+		else
+			good = set_details(&r->result, values, nulls, &failure);
+	}
+	if (!good)
+	{
+		if (!may_swallow(&options, &failure))
+			qwen3dm_raise(&failure, 0);
+		set_text(values, nulls, COL_ERROR, cstring_to_text(failure.message));
+	}
+	if (r != NULL)
+		qwen3dm_release(r);
+	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(tupdesc, values, nulls)));
+}

@@ -1,0 +1,42 @@
+/*
+ * module.h: what every file of the extension may use: the version, the settings, the names of the
+ * things that we wait for.
+ */
+#ifndef QWEN3DM_MODULE_H
+#define QWEN3DM_MODULE_H
+
+#include "extension/compat.h"
+
+#define QWEN3DM_VERSION "0.1.0"
+
+/* Relative to the data directory, which is every server process's working directory. */
+#define QWEN3DM_SOCKET_DIR "pg_stat_tmp"
+#define QWEN3DM_SOCKET QWEN3DM_SOCKET_DIR "/qwen3dm.sock"
+
+/* Settings; settings.c describes them. */
+extern char *qwen3dm_model;
+extern int qwen3dm_threads;
+extern int qwen3dm_kv_cache_size; /* kB */
+extern int qwen3dm_max_batch_tokens;
+extern int qwen3dm_context_length;
+extern int qwen3dm_mode; /* q3p_mode */
+extern int qwen3dm_max_tokens;
+extern int qwen3dm_timeout;       /* ms, 0: none */
+extern int qwen3dm_start_timeout; /* ms */
+
+extern void qwen3dm_define_settings(void);
+
+typedef enum Qwen3dmWait
+{
+	QWEN3DM_WAIT_ANSWER, /* a backend, for the engine's answer */
+	QWEN3DM_WAIT_START,  /* a backend, for the model to be ready */
+	QWEN3DM_WAIT_WORKER  /* the background worker, for something to do */
+} Qwen3dmWait;
+
+/* As pg_stat_activity shows it: by name from 17 on, "Extension" before. */
+extern uint32 qwen3dm_wait_event(Qwen3dmWait what);
+
+/* worker.c: registers the background worker; only while the postmaster preloads libraries. */
+extern void qwen3dm_register_worker(void);
+
+#endif

@@ -1,0 +1,184 @@
+/*
+ * options.c: task, mode, on_error and the options of generation.
+ *
+ * A NULL option is the default. Values are checked here, before anything is sent, so that a wrong
+ * one is the same error in every state of the server.
+ */
+#include "postgres.h"
+
+#include <math.h>
+
+#include "catalog/pg_type.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+
+#include "extension/encoding.h"
+#include "extension/module.h"
+#include "extension/options.h"
+
+/* Positions after `first`. */
+enum
+{
+	ARG_TASK,
+	ARG_MODE,
+	ARG_ON_ERROR,
+	ARG_MAX_TOKENS,
+	ARG_TEMPERATURE,
+	ARG_TOP_P,
+	ARG_TOP_K,
+	ARG_SEED,
+	ARG_STOP,
+	ARG_THINKING,
+	ARG_SYSTEM
+};
+
+static char *
+text_argument(FunctionCallInfo fcinfo, int n)
+{
+	return PG_ARGISNULL(n) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(n));
+}
+
+static uint32
+mode_option(const char *name)
+{
+	if (name == NULL || strcmp(name, "auto") == 0)
+		return qwen3dm_mode;
+	if (strcmp(name, "efficient") == 0)
+		return Q3P_EFFICIENT;
+	if (strcmp(name, "precise") == 0)
+		return Q3P_PRECISE;
+	ereport(ERROR,
+	        (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("mode \"%s\" does not exist", name),
+	         errhint("The modes are \"auto\", \"efficient\" and \"precise\".")));
+}
+
+static bool
+on_error_option(const char *name)
+{
+	if (name == NULL || strcmp(name, "raise") == 0)
+		return false;
+	if (strcmp(name, "null") == 0)
+		return true;
+	ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+	                errmsg("invalid value for on_error: \"%s\"", name),
+	                errhint("The choices are \"raise\" and \"null\".")));
+}
+
+static q3p_bytes
+utf8_option(Datum value)
+{
+	q3p_bytes bytes;
+	Qwen3dmFailure failure;
+
+	if (!qwen3dm_to_utf8(DatumGetTextPP(value), &bytes, &failure))
+		qwen3dm_raise(&failure, 0);
+	return bytes;
+}
+
+static void
+stop_option(ArrayType *array, Qwen3dmOptions *options)
+{
+	Datum *values;
+	bool *nulls;
+	int n;
+
+	deconstruct_array(array, TEXTOID, -1, false, TYPALIGN_INT, &values, &nulls, &n);
+	options->stops = palloc(sizeof(q3p_bytes) * Max(n, 1));
+	options->request.n_stops = n;
+	for (int i = 0; i < n; i++)
+	{
+		if (nulls[i])
+			ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			                errmsg("a stop string must not be null")));
+		options->stops[i] = utf8_option(values[i]);
+		if (options->stops[i].len == 0)
+			ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			                errmsg("a stop string must not be empty")));
+	}
+}
+
+/* NULLs stay absent: the engine has defaults for each mode. */
+static void
+sampling_options(FunctionCallInfo fcinfo, int first, q3p_request *r)
+{
+	if (!PG_ARGISNULL(first + ARG_TEMPERATURE))
+	{
+		r->has_temperature = true;
+		r->temperature = PG_GETARG_FLOAT8(first + ARG_TEMPERATURE);
+		if (!(r->temperature >= 0) || isinf(r->temperature))
+			ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			                errmsg("temperature must be a number not less than 0")));
+	}
+	if (!PG_ARGISNULL(first + ARG_TOP_P))
+	{
+		r->has_top_p = true;
+		r->top_p = PG_GETARG_FLOAT8(first + ARG_TOP_P);
+		if (!(r->top_p > 0 && r->top_p <= 1))
+			ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			                errmsg("top_p must be greater than 0 and not greater than 1")));
+	}
+	if (!PG_ARGISNULL(first + ARG_TOP_K))
+	{
+		r->has_top_k = true;
+		r->top_k = PG_GETARG_INT32(first + ARG_TOP_K);
+		if (r->top_k < 0)
+			ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			                errmsg("top_k must not be negative"), errhint("0 means no limit.")));
+	}
+}
+
+void
+qwen3dm_routing_options(FunctionCallInfo fcinfo, int first, q3p_kind kind, Qwen3dmOptions *options)
+{
+	char *task = text_argument(fcinfo, first + ARG_TASK);
+
+	memset(options, 0, sizeof(*options));
+	options->request.kind = kind;
+	options->request.mode = mode_option(text_argument(fcinfo, first + ARG_MODE));
+	options->null_on_error = on_error_option(text_argument(fcinfo, first + ARG_ON_ERROR));
+	if (task != NULL)
+		ereport(ERROR,
+		        (errcode(ERRCODE_UNDEFINED_OBJECT), errmsg("task \"%s\" does not exist", task)));
+}
+
+void
+qwen3dm_generation_options(FunctionCallInfo fcinfo, int first, q3p_kind kind,
+                           Qwen3dmOptions *options)
+{
+	q3p_request *r = &options->request;
+
+	qwen3dm_routing_options(fcinfo, first, kind, options);
+
+	r->max_tokens = PG_ARGISNULL(first + ARG_MAX_TOKENS) ? qwen3dm_max_tokens
+	                                                     : PG_GETARG_INT32(first + ARG_MAX_TOKENS);
+	if (r->max_tokens < 1)
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+		                errmsg("max_tokens must be at least 1")));
+	sampling_options(fcinfo, first, r);
+	if (!PG_ARGISNULL(first + ARG_SEED))
+	{
+		options->fixed_seed = true;
+		r->seed = (uint64) PG_GETARG_INT64(first + ARG_SEED);
+	}
+	if (!PG_ARGISNULL(first + ARG_STOP))
+		stop_option(PG_GETARG_ARRAYTYPE_P(first + ARG_STOP), options);
+	r->thinking = !PG_ARGISNULL(first + ARG_THINKING) && PG_GETARG_BOOL(first + ARG_THINKING);
+	if (r->thinking && r->mode == Q3P_EFFICIENT)
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+		                errmsg("mode \"efficient\" does not think"),
+		                errhint("Use mode => 'precise', or leave thinking out.")));
+	if (!PG_ARGISNULL(first + ARG_SYSTEM))
+		r->system = utf8_option(PG_GETARG_DATUM(first + ARG_SYSTEM));
+}
+
+q3p_request
+qwen3dm_request_for(const Qwen3dmOptions *options, q3p_bytes prompt)
+{
+	q3p_request r = options->request;
+
+	r.prompt = prompt;
+	if (!options->fixed_seed && !pg_strong_random(&r.seed, sizeof(r.seed)))
+		ereport(ERROR,
+		        (errcode(ERRCODE_INTERNAL_ERROR), errmsg("could not generate a random seed")));
+	return r;
+}

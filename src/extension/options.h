@@ -1,0 +1,34 @@
+/*
+ * options.h: the trailing arguments that the functions share.
+ */
+#ifndef QWEN3DM_OPTIONS_H
+#define QWEN3DM_OPTIONS_H
+
+#include "extension/compat.h"
+#include "extension/failure.h"
+#include "protocol/protocol.h"
+
+typedef struct Qwen3dmOptions
+{
+	q3p_request request; /* all but what is asked: prompt or tokens */
+	q3p_bytes *stops;
+	bool null_on_error;
+	bool fixed_seed; /* else every request gets a random one */
+} Qwen3dmOptions;
+
+/*
+ * Both take the call's arguments from number `first` on, check them, and raise an error for what is
+ * wrong with them: a mistake in the query, not in a row. Memory comes from the current context.
+ *
+ * Routing: task, mode, on_error.
+ * Generation: these, then max_tokens, temperature, top_p, top_k, seed, stop, thinking, system.
+ */
+extern void qwen3dm_routing_options(FunctionCallInfo fcinfo, int first, q3p_kind kind,
+                                    Qwen3dmOptions *options);
+extern void qwen3dm_generation_options(FunctionCallInfo fcinfo, int first, q3p_kind kind,
+                                       Qwen3dmOptions *options);
+
+/* The request for one prompt. */
+extern q3p_request qwen3dm_request_for(const Qwen3dmOptions *options, q3p_bytes prompt);
+
+#endif

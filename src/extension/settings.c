@@ -1,0 +1,93 @@
+/*
+ * settings.c: the qwen3dm.* settings.
+ *
+ * What names a file or sizes the engine belongs to the administrator and takes effect on reload,
+ * when the worker restarts the engine with it. What shapes one session's calls belongs to the user.
+ */
+#include "postgres.h"
+
+#include <limits.h>
+
+#include "utils/guc.h"
+
+#include "extension/module.h"
+#include "protocol/protocol.h"
+
+char *qwen3dm_model = NULL;
+int qwen3dm_threads = 0;
+int qwen3dm_kv_cache_size = 1024 * 1024;
+int qwen3dm_max_batch_tokens = 512;
+int qwen3dm_context_length = 4096;
+int qwen3dm_mode = Q3P_AUTO;
+int qwen3dm_max_tokens = 256;
+int qwen3dm_timeout = 0;
+int qwen3dm_start_timeout = 60 * 1000;
+
+static const struct config_enum_entry mode_options[] = {{"auto", Q3P_AUTO, false},
+                                                        {"efficient", Q3P_EFFICIENT, false},
+                                                        {"precise", Q3P_PRECISE, false},
+                                                        {NULL, 0, false}};
+
+static bool
+check_model(char **newval, void **extra, GucSource source)
+{
+	if (*newval != NULL && strlen(*newval) >= MAXPGPATH)
+	{
+		GUC_check_errdetail("The path is longer than %d bytes.", MAXPGPATH - 1);
+		return false;
+	}
+	return true;
+}
+
+static void
+define_engine_settings(void)
+{
+	DefineCustomStringVariable(
+	    "qwen3dm.model", "Path of the model file, in GGUF format.",
+	    "A relative path starts at the data directory. Empty: no model is loaded.", &qwen3dm_model,
+	    "", PGC_SIGHUP, GUC_SUPERUSER_ONLY, check_model, NULL, NULL);
+	DefineCustomIntVariable("qwen3dm.threads", "Number of threads the engine computes with.",
+	                        "0 takes every core that the server may use.", &qwen3dm_threads, 0, 0,
+	                        1024, PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("qwen3dm.kv_cache_size",
+	                        "Memory for the keys and values of all running requests.",
+	                        "It bounds how many tokens the requests that run together may have.",
+	                        &qwen3dm_kv_cache_size, 1024 * 1024, 1024, INT_MAX, PGC_SIGHUP,
+	                        GUC_UNIT_KB, NULL, NULL, NULL);
+	DefineCustomIntVariable(
+	    "qwen3dm.max_batch_tokens", "Largest number of tokens computed in one step of the engine.",
+	    "More reads long prompts faster and takes more memory.", &qwen3dm_max_batch_tokens, 512, 16,
+	    65536, PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("qwen3dm.context_length",
+	                        "Largest number of tokens of one request, prompt and answer together.",
+	                        "0, or more than the model was made for, means the model's own limit.",
+	                        &qwen3dm_context_length, 4096, 0, 16 * 1024 * 1024, PGC_SIGHUP, 0, NULL,
+	                        NULL, NULL);
+}
+
+static void
+define_session_settings(void)
+{
+	DefineCustomEnumVariable("qwen3dm.mode", "Mode of the calls that do not name one.",
+	                         "auto lets the engine choose.", &qwen3dm_mode, Q3P_AUTO, mode_options,
+	                         PGC_USERSET, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable(
+	    "qwen3dm.max_tokens", "Largest number of tokens of an answer, for calls that do not say.",
+	    NULL, &qwen3dm_max_tokens, 256, 1, 16 * 1024 * 1024, PGC_USERSET, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable(
+	    "qwen3dm.timeout", "Longest time that a function waits for the engine's answer.",
+	    "The call is then canceled. qwen_stream counts from piece to piece. 0: no limit.",
+	    &qwen3dm_timeout, 0, 0, INT_MAX, PGC_USERSET, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomIntVariable("qwen3dm.start_timeout",
+	                        "Longest time that a function waits for the model to be loaded.", NULL,
+	                        &qwen3dm_start_timeout, 60 * 1000, 0, INT_MAX, PGC_USERSET, GUC_UNIT_MS,
+	                        NULL, NULL, NULL);
+}
+
+void
+qwen3dm_define_settings(void)
+{
+	define_engine_settings();
+	define_session_settings();
+	MarkGUCPrefixReserved("qwen3dm");
+}

@@ -1,0 +1,146 @@
+/*
+ * shmem.c: the worker's notice board.
+ *
+ * One small structure in the main shared memory segment: the background worker writes it, every
+ * backend reads it. There is no request in it and nothing of a process (no pointer, no descriptor):
+ * requests go through the engine's socket. An LWLock protects it; waiting for a change is done on a
+ * condition variable, without the lock.
+ */
+#include "postgres.h"
+
+#include "miscadmin.h"
+#include "storage/ipc.h"
+#include "storage/lwlock.h"
+#include "storage/shmem.h"
+
+#include "extension/module.h"
+#include "extension/shmem.h"
+
+Qwen3dmShared *qwen3dm_shared = NULL;
+
+#if PG_VERSION_NUM >= 150000
+static shmem_request_hook_type prev_shmem_request_hook = NULL;
+#endif
+static shmem_startup_hook_type prev_shmem_startup_hook = NULL;
+
+static void
+reserve_shmem(void)
+{
+	RequestAddinShmemSpace(MAXALIGN(sizeof(Qwen3dmShared)));
+	RequestNamedLWLockTranche("qwen3dm", 1);
+}
+
+#if PG_VERSION_NUM >= 150000
+static void
+shmem_request(void)
+{
+	if (prev_shmem_request_hook)
+		prev_shmem_request_hook();
+	reserve_shmem();
+}
+#endif
+
+static void
+shmem_startup(void)
+{
+	bool found;
+
+	if (prev_shmem_startup_hook)
+		prev_shmem_startup_hook();
+
+	/* After a crash the postmaster comes here again, with a new segment. */
+	qwen3dm_shared = NULL;
+
+	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
+	qwen3dm_shared = ShmemInitStruct("qwen3dm", sizeof(Qwen3dmShared), &found);
+	if (!found)
+	{
+		memset(qwen3dm_shared, 0, sizeof(Qwen3dmShared));
+		qwen3dm_shared->lock = &(GetNamedLWLockTranche("qwen3dm"))->lock;
+		ConditionVariableInit(&qwen3dm_shared->changed);
+		qwen3dm_shared->status.state = QWEN3DM_NOT_STARTED;
+	}
+	LWLockRelease(AddinShmemInitLock);
+}
+
+void
+qwen3dm_request_shmem(void)
+{
+#if PG_VERSION_NUM >= 150000
+	prev_shmem_request_hook = shmem_request_hook;
+	shmem_request_hook = shmem_request;
+#else
+	reserve_shmem();
+#endif
+	prev_shmem_startup_hook = shmem_startup_hook;
+	shmem_startup_hook = shmem_startup;
+}
+
+void
+qwen3dm_status_read(Qwen3dmStatus *status)
+{
+	if (qwen3dm_shared == NULL)
+	{
+		memset(status, 0, sizeof(*status));
+		status->state = QWEN3DM_NOT_LOADED;
+		return;
+	}
+	LWLockAcquire(qwen3dm_shared->lock, LW_SHARED);
+	*status = qwen3dm_shared->status;
+	LWLockRelease(qwen3dm_shared->lock);
+}
+
+Qwen3dmState
+qwen3dm_state(void)
+{
+	Qwen3dmState state;
+
+	if (qwen3dm_shared == NULL)
+		return QWEN3DM_NOT_LOADED;
+	LWLockAcquire(qwen3dm_shared->lock, LW_SHARED);
+	state = qwen3dm_shared->status.state;
+	LWLockRelease(qwen3dm_shared->lock);
+	return state;
+}
+
+void
+qwen3dm_status_publish(const Qwen3dmStatus *status)
+{
+	bool changed;
+
+	LWLockAcquire(qwen3dm_shared->lock, LW_EXCLUSIVE);
+	changed = qwen3dm_shared->status.state != status->state ||
+	          qwen3dm_shared->status.progress != status->progress;
+	qwen3dm_shared->status = *status;
+	LWLockRelease(qwen3dm_shared->lock);
+
+	if (changed)
+		ConditionVariableBroadcast(&qwen3dm_shared->changed);
+}
+
+const char *
+qwen3dm_state_name(Qwen3dmState state)
+{
+	switch (state)
+	{
+		case QWEN3DM_NOT_LOADED:
+			return "not loaded";
+		case QWEN3DM_NOT_STARTED:
+			return "not started";
+		case QWEN3DM_STOPPED:
+			return "stopped";
+		case QWEN3DM_NO_MODEL:
+			return "no model";
+		case QWEN3DM_STARTING:
+			return "starting";
+		case QWEN3DM_LOADING:
+			return "loading";
+		case QWEN3DM_READY:
+			return "ready";
+		case QWEN3DM_RESTARTING:
+			return "restarting";
+		case QWEN3DM_FAILED:
+			return "failed";
+	}
+	return "unknown";
+}

@@ -1,0 +1,240 @@
+/*
+ * status.c: the functions under the views qwen_model_status and qwen_stat_activity.
+ *
+ * The status comes from shared memory and is there in every state of the server, even when the
+ * library is not preloaded. The live requests are asked of the engine, over the session's own
+ * connection; without an engine there are none.
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "catalog/pg_authid.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/timestamp.h"
+
+#include "extension/client.h"
+#include "extension/compat.h"
+#include "extension/encoding.h"
+#include "extension/module.h"
+#include "extension/status.h"
+
+QWEN3DM_FUNCTION(qwen3dm_model_status);
+QWEN3DM_FUNCTION(qwen3dm_stat_activity);
+
+/* Columns are appended in the order of the SQL declaration. */
+typedef struct Row
+{
+	TupleDesc tupdesc;
+	Datum values[40];
+	bool nulls[40];
+	int n;
+} Row;
+
+static void
+add(Row *row, bool isnull, Datum value)
+{
+	if (row->n >= row->tupdesc->natts || row->n >= lengthof(row->values))
+		elog(ERROR, "a view of qwen3dm does not have the columns that its library makes");
+	row->nulls[row->n] = isnull;
+	row->values[row->n++] = value;
+}
+
+static void
+add_int(Row *row, bool known, int64 value)
+{
+	add(row, !known, Int32GetDatum((int32) value));
+}
+
+static void
+add_bigint(Row *row, bool known, int64 value)
+{
+	add(row, !known, Int64GetDatum(value));
+}
+
+static void
+add_float(Row *row, bool known, double value)
+{
+	add(row, !known, Float8GetDatum(value));
+}
+
+/* Empty is unknown. */
+static void
+add_text(Row *row, const char *value)
+{
+	bool known = value != NULL && value[0] != '\0';
+
+	add(row, !known, known ? CStringGetTextDatum(value) : (Datum) 0);
+}
+
+static Datum
+finish_row(Row *row)
+{
+	if (row->n != row->tupdesc->natts)
+		elog(ERROR, "a view of qwen3dm does not have the columns that its library makes");
+	return HeapTupleGetDatum(heap_form_tuple(row->tupdesc, row->values, row->nulls));
+}
+
+static const char *
+file_name(const char *path)
+{
+	const char *slash = strrchr(path, '/');
+
+	return slash != NULL ? slash + 1 : path;
+}
+
+char *
+qwen3dm_status_text(const Qwen3dmStatus *status, const char *utf8)
+{
+	char *s = qwen3dm_readable(utf8);
+	size_t hidden = file_name(status->model) - status->model;
+
+	if (hidden > 0 && !has_privs_of_role(GetUserId(), ROLE_PG_READ_ALL_SETTINGS))
+	{
+		char *path = qwen3dm_readable(status->model);
+		char *at;
+
+		while ((at = strstr(s, path)) != NULL)
+			memmove(at, at + hidden, strlen(at + hidden) + 1);
+	}
+	return s;
+}
+
+/* What a user should know of a state that is not "ready". */
+static void
+add_reason(Row *row, const Qwen3dmStatus *status)
+{
+	Qwen3dmFailure failure;
+
+	if (status->message[0] != '\0')
+	{
+		add_text(row, qwen3dm_status_text(status, status->message));
+		add_text(row, qwen3dm_status_text(status, status->detail));
+		add_text(row, qwen3dm_status_text(status, status->hint));
+		return;
+	}
+	qwen3dm_failure_from_status(&failure, status);
+	add_text(row, failure.message);
+	add_text(row, failure.detail);
+	add_text(row, failure.hint);
+}
+
+Datum
+qwen3dm_model_status(PG_FUNCTION_ARGS)
+{
+	Qwen3dmStatus s;
+	Row row = {0};
+	bool worker, engine, loaded;
+
+	if (get_call_result_type(fcinfo, NULL, &row.tupdesc) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "return type must be a row type");
+	qwen3dm_status_read(&s);
+	worker = s.state != QWEN3DM_NOT_LOADED;
+	engine = s.engine_pid != 0;
+	loaded = s.state == QWEN3DM_READY;
+
+	add_text(&row, qwen3dm_state_name(s.state));
+	add_float(&row, engine, s.progress);
+	add_text(&row, qwen3dm_status_text(&s, s.model));
+	add_text(&row, qwen3dm_readable(s.name));
+	add_text(&row, qwen3dm_readable(s.architecture));
+	add_bigint(&row, loaded, s.parameters);
+	add_text(&row, qwen3dm_readable(s.weight_type));
+	add_text(&row, qwen3dm_readable(s.digest));
+	add_int(&row, loaded, s.context_length);
+	add_text(&row, qwen3dm_readable(s.device));
+	add_text(&row, qwen3dm_readable(s.device_reason));
+	add_text(&row, qwen3dm_readable(s.isa));
+	add_int(&row, loaded, s.threads);
+	add_bigint(&row, loaded, s.weight_bytes);
+	add_bigint(&row, loaded, s.kv_bytes);
+	add_float(&row, loaded && s.kv_blocks > 0,
+	          s.kv_blocks > 0 ? 1.0 - (double) s.kv_blocks_free / s.kv_blocks : 0);
+	add_int(&row, loaded, s.kv_blocks);
+	add_int(&row, loaded, s.kv_blocks_free);
+	add_bigint(&row, loaded, s.scratch_bytes);
+	add_float(&row, loaded, s.load_ms);
+	add(&row, !engine, TimestampTzGetDatum(s.started_at));
+	add_int(&row, engine, s.engine_pid);
+	add_bigint(&row, worker, s.restarts);
+	add_bigint(&row, worker, s.requests);
+	add_bigint(&row, worker, s.errors);
+	add_bigint(&row, worker, s.prompt_tokens);
+	add_bigint(&row, worker, s.output_tokens);
+	add_int(&row, worker, s.running);
+	add_int(&row, worker, s.queued);
+	add_reason(&row, &s);
+	PG_RETURN_DATUM(finish_row(&row));
+}
+
+/* The requests that the current user may see; *n of them, palloc'd. */
+static q3p_activity *
+visible_activities(uint64 *n)
+{
+	Qwen3dmRequest *r = qwen3dm_ask_activity();
+	bool all = has_privs_of_role(GetUserId(), ROLE_PG_READ_ALL_STATS);
+	q3p_activity *rows;
+
+	*n = 0;
+	if (r == NULL)
+		return NULL;
+	qwen3dm_wait(r);
+	if (r->failure.sqlstate != 0) /* it went away: nothing is live */
+		r->n_activities = 0;
+	rows = palloc(sizeof(q3p_activity) * Max(r->n_activities, 1));
+	for (uint32 i = 0; i < r->n_activities; i++)
+	{
+		q3p_activity_get(r->payload, i, &rows[*n]);
+		if (all || has_privs_of_role(GetUserId(), rows[*n].role))
+			(*n)++;
+	}
+	qwen3dm_release(r);
+	return rows;
+}
+
+static Datum
+activity_row(TupleDesc tupdesc, const q3p_activity *a)
+{
+	Row row = {.tupdesc = tupdesc};
+
+	add_int(&row, true, a->pid);
+	add(&row, false, ObjectIdGetDatum(a->role));
+	add(&row, false, ObjectIdGetDatum(a->database));
+	add_text(&row, q3p_kind_name(a->kind));
+	add_text(&row, q3p_mode_name(a->mode));
+	add_text(&row, q3p_phase_name(a->phase));
+	add_int(&row, true, a->prompt_tokens);
+	add_int(&row, true, a->prompt_done);
+	add_int(&row, true, a->output_tokens);
+	add_int(&row, true, a->max_tokens);
+	add_int(&row, true, a->kv_tokens);
+	add_float(&row, true, a->age_ms);
+	return finish_row(&row);
+}
+
+Datum
+qwen3dm_stat_activity(PG_FUNCTION_ARGS)
+{
+	FuncCallContext *funcctx;
+
+	if (SRF_IS_FIRSTCALL())
+	{
+		MemoryContext old;
+		TupleDesc tupdesc;
+
+		funcctx = SRF_FIRSTCALL_INIT();
+		old = MemoryContextSwitchTo(funcctx->multi_call_memory_ctx);
+		if (get_call_result_type(fcinfo, NULL, &tupdesc) != TYPEFUNC_COMPOSITE)
+			elog(ERROR, "return type must be a row type");
+		funcctx->tuple_desc = BlessTupleDesc(tupdesc);
+		funcctx->user_fctx = visible_activities(&funcctx->max_calls);
+		MemoryContextSwitchTo(old);
+	}
+	funcctx = SRF_PERCALL_SETUP();
+	if (funcctx->call_cntr >= funcctx->max_calls)
+		SRF_RETURN_DONE(funcctx);
+	SRF_RETURN_NEXT(funcctx, activity_row(funcctx->tuple_desc, (q3p_activity *) funcctx->user_fctx +
+	                                                               funcctx->call_cntr));
+}

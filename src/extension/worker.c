@@ -1,0 +1,699 @@
+/*
+ * worker.c: the background worker "qwen3dm".
+ *
+ * It owns the socket on which backends reach the engine, keeps an engine running for the model that
+ * is configured, and publishes what the engine says about itself. It computes nothing and waits
+ * only in WaitLatchOrSocket(), so that it answers signals and barriers at once. It has no database
+ * and reads no table. Its whole state is `worker`, below; the text it shows to others is in
+ * worker.status, published to shared memory after every change.
+ *
+ * When the engine dies it is started again after a pause that grows from 0.1 to 10 seconds. When
+ * there is a reason why it cannot serve (a bad file, say), or it died FAILURES_TO_GIVE_UP times
+ * without becoming ready, the state is "failed", and the worker tries again every RETRY_SECONDS, on
+ * reload, and as soon as the file is another one.
+ */
+#include "postgres.h"
+
+#include <fcntl.h>
+#include <sched.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "common/file_perm.h"
+#include "mb/pg_wchar.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "postmaster/bgworker.h"
+#include "postmaster/interrupt.h"
+#include "storage/fd.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "storage/lwlock.h"
+#include "storage/proc.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "extension/engine_process.h"
+#include "extension/module.h"
+#include "extension/shmem.h"
+
+#define RETRY_SECONDS 30
+#define WATCH_FILE_MS 2000
+#define FAILURES_TO_GIVE_UP 5
+#define GOOD_RUN_MS 10000  /* an engine that lived that long starts the count anew */
+#define STOP_GRACE_MS 500  /* from asking to killing, when the engine is replaced */
+#define DEATH_GRACE_MS 100 /* from its closing the control socket to killing it */
+#define LEAVE_GRACE_MS 60  /* from asking to killing, when we leave */
+
+typedef enum WorkerPhase
+{
+	PHASE_IDLE,    /* no model is configured */
+	PHASE_RUNNING, /* there is an engine */
+	PHASE_ENDING,  /* waiting for the engine to be gone */
+	PHASE_PAUSE    /* no engine; try again at wake_at */
+} WorkerPhase;
+
+static struct
+{
+	WorkerPhase phase;
+	pgsocket listener;
+	Qwen3dmEngine engine;
+	Qwen3dmEngineConfig config;       /* that the engine was started with */
+	Qwen3dmLoadedFile file;           /* the model file when it was started */
+	TimestampTz wake_at;              /* PAUSE: try again; ENDING: lose patience */
+	bool replace;                     /* ENDING: we wanted it to end */
+	bool told_why;                    /* the engine explained its failure */
+	int failures;                     /* in a row */
+	bool was_started;                 /* an engine was started before */
+	int64 base_requests, base_errors; /* counters of the engines before this one */
+	int64 base_prompt_tokens, base_output_tokens;
+	Qwen3dmStatus status;
+} worker;
+
+PGDLLEXPORT void qwen3dm_worker_main(Datum arg);
+
+/* ---------------------------------------------------------------------------------------------
+ * What others see
+ * --------------------------------------------------------------------------------------------- */
+
+/* Copies text from outside: cut at a character, and free of invalid bytes. */
+static void
+set_text(char *field, size_t size, const char *data, size_t len)
+{
+	size_t n = 0;
+
+	if (data != NULL)
+	{
+		len = strnlen(data, len);
+		n = pg_encoding_mbcliplen(PG_UTF8, data, (int) Min(len, size * 2), (int) size - 1);
+		memcpy(field, data, n);
+	}
+	field[n] = '\0';
+	if (!pg_verify_mbstr(PG_UTF8, field, (int) n, true))
+	{
+		for (size_t i = 0; i < n; i++)
+		{
+			if (IS_HIGHBIT_SET(field[i]))
+				field[i] = '?';
+		}
+	}
+}
+
+#define SET_TEXT(field, s) set_text((field), sizeof(field), (s), strlen(s))
+#define SET_BYTES(field, b) set_text((field), sizeof(field), (b).data, (b).len)
+
+static void
+clear_reason(void)
+{
+	worker.status.message[0] = worker.status.detail[0] = worker.status.hint[0] = '\0';
+}
+
+static void
+publish(Qwen3dmState state)
+{
+	char activity[256];
+
+	worker.status.state = state;
+	worker.status.engine_pid = worker.engine.pid;
+	qwen3dm_status_publish(&worker.status);
+
+	if (state == QWEN3DM_READY)
+		snprintf(activity, sizeof(activity), "ready: %d running, %d queued", worker.status.running,
+		         worker.status.queued);
+	else
+		strlcpy(activity, qwen3dm_state_name(state), sizeof(activity));
+	pgstat_report_activity(STATE_RUNNING, activity);
+}
+
+/* Forgets what was known of the engine that is gone, but not the counters. */
+static void
+clear_engine_status(void)
+{
+	Qwen3dmStatus *s = &worker.status;
+
+	worker.base_requests = s->requests;
+	worker.base_errors = s->errors;
+	worker.base_prompt_tokens = s->prompt_tokens;
+	worker.base_output_tokens = s->output_tokens;
+	s->progress = 0;
+	s->running = s->queued = 0;
+	s->threads = s->context_length = s->max_batch_tokens = 0;
+	s->kv_blocks = s->kv_blocks_free = 0;
+	s->parameters = s->weight_bytes = s->kv_bytes = s->scratch_bytes = 0;
+	s->load_ms = 0;
+	s->started_at = 0;
+	s->name[0] = s->architecture[0] = s->weight_type[0] = s->digest[0] = '\0';
+	s->device[0] = s->device_reason[0] = s->isa[0] = '\0';
+}
+
+static void
+pause_until(TimestampTz when, Qwen3dmState state)
+{
+	worker.phase = PHASE_PAUSE;
+	worker.wake_at = when;
+	clear_engine_status();
+	publish(state);
+}
+
+/* There is a reason, and the same engine would fail again. */
+static void
+pause_failed(const char *message, const char *hint)
+{
+	if (message != NULL)
+	{
+		if (strcmp(worker.status.message, message) != 0)
+			ereport(LOG, (errmsg("qwen3dm: %s", message), hint ? errhint("%s", hint) : 0));
+		clear_reason();
+		SET_TEXT(worker.status.message, message);
+		if (hint != NULL)
+			SET_TEXT(worker.status.hint, hint);
+	}
+	pause_until(TimestampTzPlusMilliseconds(GetCurrentTimestamp(), RETRY_SECONDS * 1000),
+	            QWEN3DM_FAILED);
+}
+
+/* ---------------------------------------------------------------------------------------------
+ * The socket
+ * --------------------------------------------------------------------------------------------- */
+
+/* Binds the socket in the data directory; false with errno. */
+static bool
+open_listener(void)
+{
+	struct sockaddr_un addr;
+	pgsocket sock;
+	mode_t before;
+	int bound;
+	int save_errno;
+
+	if (MakePGDirectory(QWEN3DM_SOCKET_DIR) != 0 && errno != EEXIST)
+		return false;
+	if (unlink(QWEN3DM_SOCKET) != 0 && errno != ENOENT)
+		return false;
+
+	sock = socket(AF_UNIX, SOCK_STREAM, 0);
+	if (sock == PGINVALID_SOCKET)
+		return false;
+	memset(&addr, 0, sizeof(addr));
+	addr.sun_family = AF_UNIX;
+	strlcpy(addr.sun_path, QWEN3DM_SOCKET, sizeof(addr.sun_path));
+	before = umask(S_IRWXG | S_IRWXO);
+	bound = bind(sock, (struct sockaddr *) &addr, sizeof(addr));
+	save_errno = errno;
+	umask(before);
+	errno = save_errno;
+	if (bound != 0 || listen(sock, SOMAXCONN) != 0 || !pg_set_noblock(sock) ||
+	    fcntl(sock, F_SETFD, FD_CLOEXEC) != 0)
+	{
+		save_errno = errno;
+		closesocket(sock);
+		errno = save_errno;
+		return false;
+	}
+	worker.listener = sock;
+	return true;
+}
+
+/* ---------------------------------------------------------------------------------------------
+ * The engine's life
+ * --------------------------------------------------------------------------------------------- */
+
+static int
+usable_cores(void)
+{
+#ifdef __linux__
+	cpu_set_t set;
+
+	if (sched_getaffinity(0, sizeof(set), &set) == 0)
+		return Max(1, CPU_COUNT(&set));
+#endif
+	return (int) Max(1, sysconf(_SC_NPROCESSORS_ONLN));
+}
+
+static void
+read_config(Qwen3dmEngineConfig *config)
+{
+	memset(config, 0, sizeof(*config));
+	strlcpy(config->model, qwen3dm_model, sizeof(config->model));
+	config->threads = qwen3dm_threads > 0 ? qwen3dm_threads : usable_cores();
+	config->context_length = qwen3dm_context_length;
+	config->max_batch_tokens = qwen3dm_max_batch_tokens;
+	config->kv_bytes = (int64) qwen3dm_kv_cache_size * 1024;
+}
+
+/* What identifies the file at this path; all zero except the path when it cannot be seen. */
+static void
+look_at_file(const char *path, Qwen3dmLoadedFile *file)
+{
+	struct stat st;
+
+	memset(file, 0, sizeof(*file));
+	strlcpy(file->path, path, sizeof(file->path));
+	if (stat(path, &st) != 0)
+		return;
+	file->device = st.st_dev;
+	file->inode = st.st_ino;
+	file->size = st.st_size;
+	file->mtime_s = st.st_mtime;
+#ifdef __linux__
+	file->mtime_ns = st.st_mtim.tv_nsec;
+#endif
+}
+
+static bool
+same_file(const Qwen3dmLoadedFile *a, const Qwen3dmLoadedFile *b)
+{
+	return strcmp(a->path, b->path) == 0 && a->device == b->device && a->inode == b->inode &&
+	       a->size == b->size && a->mtime_s == b->mtime_s && a->mtime_ns == b->mtime_ns;
+}
+
+/* Starts an engine for the settings as they are now. */
+static void
+start_engine(void)
+{
+	const char *known = "";
+	char *reason;
+
+	read_config(&worker.config);
+	clear_engine_status();
+	SET_TEXT(worker.status.model, worker.config.model);
+	if (worker.config.model[0] == '\0')
+	{
+		worker.phase = PHASE_IDLE;
+		clear_reason();
+		publish(QWEN3DM_NO_MODEL);
+		return;
+	}
+	if (worker.listener == PGINVALID_SOCKET && !open_listener())
+	{
+		pause_failed(psprintf("could not listen on \"%s\": %m", QWEN3DM_SOCKET), NULL);
+		return;
+	}
+
+	look_at_file(worker.config.model, &worker.file);
+	if (same_file(&worker.file, &qwen3dm_shared->loaded))
+		known = qwen3dm_shared->loaded.digest;
+	if (!qwen3dm_engine_spawn(&worker.engine, &worker.config, worker.listener, known, &reason))
+	{
+		pause_failed(reason, NULL);
+		return;
+	}
+
+	if (worker.was_started)
+		worker.status.restarts++;
+	worker.was_started = true;
+	worker.told_why = false;
+	worker.phase = PHASE_RUNNING;
+	worker.status.started_at = GetCurrentTimestamp();
+	/* A reason stays to be seen until this engine does better. */
+	publish(QWEN3DM_STARTING);
+	elog(DEBUG1, "qwen3dm: started engine with PID %d", (int) worker.engine.pid);
+}
+
+/* Ends the engine; when it is gone a new one is started. */
+static void
+replace_engine(void)
+{
+	worker.replace = true;
+	worker.phase = PHASE_ENDING;
+	worker.wake_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), STOP_GRACE_MS);
+	qwen3dm_engine_stop(&worker.engine);
+	clear_reason();
+	publish(QWEN3DM_RESTARTING);
+}
+
+/* The engine closed its control socket: it is dead or about to be. */
+static void
+expect_death(void)
+{
+	worker.replace = false;
+	worker.phase = PHASE_ENDING;
+	worker.wake_at = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), DEATH_GRACE_MS);
+	closesocket(worker.engine.control);
+	worker.engine.control = PGINVALID_SOCKET;
+	if (worker.status.state != QWEN3DM_FAILED)
+		publish(QWEN3DM_RESTARTING);
+}
+
+/* The engine ended without having been asked to. */
+static void
+engine_died(pid_t pid, int wait_status)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	char *how = wait_result_to_str(wait_status);
+	int pause_ms;
+
+	if (worker.told_why)
+	{
+		pause_failed(NULL, NULL);
+		return;
+	}
+	ereport(LOG, (errmsg("qwen3dm: engine (PID %d) is gone: %s", (int) pid, how)));
+
+	if (TimestampDifferenceExceeds(worker.status.started_at, now, GOOD_RUN_MS))
+		worker.failures = 0;
+	worker.failures++;
+	if (worker.failures >= FAILURES_TO_GIVE_UP)
+	{
+		pause_failed(psprintf("the engine ended %d times in a row: %s", worker.failures, how),
+		             "The server log, or the system's log of processes killed for memory, may say "
+		             "why.");
+		return;
+	}
+	pause_ms = Min(100 << (worker.failures - 1), 10000);
+	pause_until(TimestampTzPlusMilliseconds(now, pause_ms), QWEN3DM_RESTARTING);
+}
+
+static void
+log_status_change(Qwen3dmState before, Qwen3dmState now)
+{
+	const Qwen3dmStatus *s = &worker.status;
+
+	if (now == before)
+		return;
+	if (now == QWEN3DM_READY)
+		ereport(LOG, (errmsg("qwen3dm: model \"%s\" is ready", s->name),
+		              errdetail("%s, %s, loaded in %.0f ms; device %s (%s), %d threads.",
+		                        s->architecture, s->weight_type, s->load_ms, s->device, s->isa,
+		                        s->threads)));
+	else if (now == QWEN3DM_FAILED)
+		ereport(LOG,
+		        (errmsg("qwen3dm: %s", s->message), s->detail[0] ? errdetail("%s", s->detail) : 0,
+		         s->hint[0] ? errhint("%s", s->hint) : 0));
+}
+
+/* Remembers what the engine computed from the file, so that the next one need not. */
+static void
+remember_loaded_file(void)
+{
+	qwen3dm_shared->loaded = worker.file;
+	strlcpy(qwen3dm_shared->loaded.digest, worker.status.digest,
+	        sizeof(qwen3dm_shared->loaded.digest));
+}
+
+static void
+copy_engine_status(const q3p_status *m)
+{
+	Qwen3dmStatus *s = &worker.status;
+
+	s->progress = m->progress;
+	s->threads = m->threads;
+	s->context_length = m->context_length;
+	s->max_batch_tokens = m->max_batch_tokens;
+	s->kv_blocks = m->kv_blocks;
+	s->kv_blocks_free = m->kv_blocks_free;
+	s->parameters = (int64) m->n_params;
+	s->weight_bytes = (int64) m->weight_bytes;
+	s->kv_bytes = (int64) m->kv_bytes;
+	s->scratch_bytes = (int64) m->scratch_bytes;
+	s->load_ms = m->load_ms;
+	s->requests = worker.base_requests + (int64) m->requests;
+	s->errors = worker.base_errors + (int64) m->errors;
+	s->prompt_tokens = worker.base_prompt_tokens + (int64) m->prompt_tokens;
+	s->output_tokens = worker.base_output_tokens + (int64) m->output_tokens;
+	s->running = m->running;
+	s->queued = m->queued;
+	SET_BYTES(s->architecture, m->architecture);
+	SET_BYTES(s->name, m->name);
+	SET_BYTES(s->weight_type, m->weight_type);
+	SET_BYTES(s->digest, m->digest);
+	SET_BYTES(s->device, m->device);
+	SET_BYTES(s->device_reason, m->device_reason);
+	SET_BYTES(s->isa, m->isa);
+}
+
+static void
+take_status(const q3p_status *m)
+{
+	Qwen3dmState before = worker.status.state;
+	Qwen3dmState now;
+
+	switch (m->state)
+	{
+		case Q3P_READY:
+			now = QWEN3DM_READY;
+			break;
+		case Q3P_FAILED:
+			now = QWEN3DM_FAILED;
+			break;
+		case Q3P_LOADING:
+			now = QWEN3DM_LOADING;
+			break;
+		default:
+			now = QWEN3DM_STARTING;
+			break;
+	}
+	copy_engine_status(m);
+	if (now == QWEN3DM_READY)
+	{
+		clear_reason();
+		if (before != QWEN3DM_READY)
+			remember_loaded_file();
+	}
+	else if (now == QWEN3DM_FAILED)
+	{
+		bool news = strncmp(worker.status.message, m->message.data ? m->message.data : "",
+		                    m->message.data ? m->message.len : 0) != 0;
+
+		worker.told_why = true;
+		SET_BYTES(worker.status.message, m->message);
+		SET_BYTES(worker.status.detail, m->detail);
+		SET_BYTES(worker.status.hint, m->hint);
+		if (!news)
+			before = now; /* said before; every half minute would be noise */
+	}
+	log_status_change(before, now);
+	publish(now);
+}
+
+static void
+listen_to_engine(void)
+{
+	for (;;)
+	{
+		q3p_status m;
+
+		switch (qwen3dm_engine_listen(&worker.engine, &m))
+		{
+			case QWEN3DM_SAID_STATUS:
+				take_status(&m);
+				break;
+			case QWEN3DM_SAID_NOTHING:
+				return;
+			case QWEN3DM_SAID_GOODBYE:
+				expect_death();
+				return;
+			case QWEN3DM_SAID_NONSENSE:
+				worker.told_why = true;
+				qwen3dm_engine_kill(&worker.engine);
+				clear_reason();
+				SET_TEXT(
+				    worker.status.message,
+				    "the engine and the server's qwen3dm library do not understand each other");
+				SET_TEXT(worker.status.hint, "If the extension was upgraded, restart the server.");
+				ereport(LOG, (errmsg("qwen3dm: %s", worker.status.message),
+				              errhint("%s", worker.status.hint)));
+				worker.phase = PHASE_ENDING;
+				worker.replace = false;
+				worker.wake_at = GetCurrentTimestamp();
+				publish(QWEN3DM_FAILED);
+				return;
+		}
+	}
+}
+
+/* ENDING: looks whether the engine is gone, and goes on from there. */
+static void
+await_end(void)
+{
+	pid_t pid = worker.engine.pid;
+	int wait_status = 0;
+
+	if (!qwen3dm_engine_reap(&worker.engine, &wait_status))
+	{
+		if (GetCurrentTimestamp() >= worker.wake_at)
+			qwen3dm_engine_kill(&worker.engine);
+	}
+	else if (worker.replace)
+		start_engine();
+	else
+		engine_died(pid, wait_status);
+}
+
+/* PAUSE: is it time to try again? */
+static void
+end_pause(void)
+{
+	bool again = GetCurrentTimestamp() >= worker.wake_at;
+
+	if (!again && worker.status.state == QWEN3DM_FAILED)
+	{
+		Qwen3dmLoadedFile now;
+
+		look_at_file(worker.config.model, &now);
+		again = !same_file(&now, &worker.file);
+	}
+	if (again)
+		start_engine();
+}
+
+static void
+reload(void)
+{
+	Qwen3dmEngineConfig config;
+	Qwen3dmLoadedFile file;
+
+	ProcessConfigFile(PGC_SIGHUP);
+	worker.failures = 0;
+	read_config(&config);
+	look_at_file(config.model, &file);
+
+	if (worker.phase == PHASE_RUNNING)
+	{
+		if (memcmp(&config, &worker.config, sizeof(config)) != 0 || !same_file(&file, &worker.file))
+			replace_engine();
+	}
+	else if (worker.phase == PHASE_ENDING)
+		worker.replace = true;
+	else
+		start_engine();
+}
+
+/* ---------------------------------------------------------------------------------------------
+ * The process
+ * --------------------------------------------------------------------------------------------- */
+
+/* On every orderly exit: nobody finds a dead socket, and the engine does not outlive us. */
+static void
+leave(int code, Datum arg)
+{
+	int wait_status;
+
+	if (worker.listener != PGINVALID_SOCKET)
+		unlink(QWEN3DM_SOCKET);
+	if (worker.engine.pid != 0)
+	{
+		qwen3dm_engine_stop(&worker.engine);
+		for (int ms = 0; ms < LEAVE_GRACE_MS; ms += 2)
+		{
+			if (qwen3dm_engine_reap(&worker.engine, &wait_status))
+				break;
+			pg_usleep(2000);
+		}
+		/* init reaps it */
+		qwen3dm_engine_kill(&worker.engine);
+		worker.engine.pid = 0;
+	}
+	clear_engine_status();
+	clear_reason();
+	worker.status.worker_pid = 0;
+	worker.status.engine_pid = 0;
+	worker.status.state = QWEN3DM_STOPPED;
+	qwen3dm_status_publish(&worker.status);
+}
+
+static void
+wait_for_something(void)
+{
+	int events = WL_LATCH_SET | WL_EXIT_ON_PM_DEATH;
+	long timeout = -1;
+	pgsocket sock = PGINVALID_SOCKET;
+
+	switch (worker.phase)
+	{
+		case PHASE_IDLE:
+			break;
+		case PHASE_RUNNING:
+			events |= WL_SOCKET_READABLE;
+			sock = worker.engine.control;
+			break;
+		case PHASE_ENDING:
+			timeout = 5;
+			break;
+		case PHASE_PAUSE:
+			timeout = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), worker.wake_at);
+			if (worker.status.state == QWEN3DM_FAILED)
+				timeout = Min(timeout, WATCH_FILE_MS);
+			break;
+	}
+	if (timeout >= 0)
+		events |= WL_TIMEOUT;
+	(void) WaitLatchOrSocket(MyLatch, events, sock, timeout,
+	                         qwen3dm_wait_event(QWEN3DM_WAIT_WORKER));
+	ResetLatch(MyLatch);
+}
+
+static void
+run(void)
+{
+	for (;;)
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (ShutdownRequestPending)
+			proc_exit(1); /* 0 would mean: never start me again */
+		if (ConfigReloadPending)
+		{
+			ConfigReloadPending = false;
+			reload();
+		}
+
+		if (worker.phase == PHASE_RUNNING)
+			listen_to_engine();
+		if (worker.phase == PHASE_ENDING)
+			await_end();
+		else if (worker.phase == PHASE_PAUSE)
+			end_pause();
+
+		MemoryContextReset(CurrentMemoryContext);
+		wait_for_something();
+	}
+}
+
+void
+qwen3dm_worker_main(Datum arg)
+{
+	memset(&worker, 0, sizeof(worker));
+	worker.listener = PGINVALID_SOCKET;
+	worker.engine.control = PGINVALID_SOCKET;
+
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	pqsignal(SIGTERM, SignalHandlerForShutdownRequest);
+	pqsignal(SIGINT, SIG_IGN); /* there is no query to cancel */
+	BackgroundWorkerUnblockSignals();
+	BackgroundWorkerInitializeConnection(NULL, NULL, 0);
+	pgstat_report_appname("qwen3dm");
+
+	MemoryContextSwitchTo(TopMemoryContext);
+	initStringInfo(&worker.engine.input);
+	MemoryContextSwitchTo(
+	    AllocSetContextCreate(TopMemoryContext, "qwen3dm worker", ALLOCSET_DEFAULT_SIZES));
+
+	/* What the counters of a worker before this one said goes on. */
+	qwen3dm_status_read(&worker.status);
+	worker.was_started = worker.status.state == QWEN3DM_STOPPED;
+	worker.status.worker_pid = MyProcPid;
+	before_shmem_exit(leave, (Datum) 0);
+
+	start_engine();
+	run();
+}
+
+void
+qwen3dm_register_worker(void)
+{
+	BackgroundWorker bgw;
+
+	memset(&bgw, 0, sizeof(bgw));
+	strlcpy(bgw.bgw_name, "qwen3dm", BGW_MAXLEN);
+	strlcpy(bgw.bgw_type, "qwen3dm", BGW_MAXLEN);
+	bgw.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
+	bgw.bgw_start_time = BgWorkerStart_ConsistentState;
+	bgw.bgw_restart_time = 5;
+	strlcpy(bgw.bgw_library_name, "qwen3dm", BGW_MAXLEN);
+	strlcpy(bgw.bgw_function_name, "qwen3dm_worker_main", BGW_MAXLEN);
+	RegisterBackgroundWorker(&bgw);
+}
