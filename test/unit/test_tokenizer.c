@@ -89,13 +89,38 @@ expect(q3_tokens got, const int32_t *expected)
  * Files of cases
  * ------------------------------------------------------------------------------------------ */
 
+/*
+ * cJSON cannot hold NUL characters, so a stand-in is parsed (no text of the cases has U+F8FF).
+ */
+static void
+hide_nuls(char *line)
+{
+	for (char *at = line; (at = strstr(at, "\\u0000")) != NULL;)
+		memcpy(at, "\\uf8ff", 6);
+}
+
+static size_t
+show_nuls(char *text)
+{
+	char *out = text;
+
+	for (const char *at = text; *at != '\0'; out++)
+	{
+		bool nul = strncmp(at, "\xef\xa3\xbf", 3) == 0;
+
+		*out = nul ? '\0' : *at;
+		at += nul ? 3 : 1;
+	}
+	return (size_t) (out - text);
+}
+
 static bool
 case_passes(const q3_tokenizer *tok, const cJSON *c)
 {
 	const cJSON *ids = cJSON_GetObjectItem(c, "ids"), *id;
-	const char *text = cJSON_GetObjectItem(c, "text")->valuestring;
+	char *text = cJSON_GetObjectItem(c, "text")->valuestring;
 	bool special = cJSON_IsTrue(cJSON_GetObjectItem(c, "special"));
-	q3_tokens got = encode_n(tok, text, strlen(text), special);
+	q3_tokens got = encode_n(tok, text, show_nuls(text), special);
 	bool same = got.n == (size_t) cJSON_GetArraySize(ids);
 	size_t i = 0;
 
@@ -118,10 +143,13 @@ check_cases(const q3_tokenizer *tok, const char *path, const char *pre, int at_l
 	assert_non_null(f);
 	while (getline(&line, &capacity, f) > 0)
 	{
-		cJSON *c = cJSON_Parse(line);
-		const cJSON *c_pre = cJSON_GetObjectItem(c, "pre");
+		cJSON *c;
+		const cJSON *c_pre;
 
+		hide_nuls(line);
+		c = cJSON_Parse(line);
 		assert_non_null(c);
+		c_pre = cJSON_GetObjectItem(c, "pre");
 		if (c_pre == NULL || strcmp(c_pre->valuestring, pre) == 0)
 		{
 			n++;
@@ -480,39 +508,32 @@ test_random_merges(void **state)
  * Vocabularies that were not made by friends
  * ------------------------------------------------------------------------------------------ */
 
-/* Rules that build the text of control tokens, and of tokens called so only by their text. */
+/* Rules that build the text of control tokens, and of one called so only by its text. */
 static void
 test_merges_into_control(void **state)
 {
-	static const char *const rules[] = {
-	    "< |",       "<| i",       "<|i m",       "<|im _", "<|im_ e", "<|im_e n",
-	    "<|im_en d", "<|im_end |", "<|im_end| >", "< t",    "<t h",    "<th i",
-	    "<thi n",    "<thin k",    "<think >",    "x y",    "p q"};
-	int32_t control, user;
+	static const char *const rules[] = {"s t", "st o",    "sto p",   "x y",
+	                                    "p q", "< think", "<think >"};
+	int32_t control, user, think;
 	q3_tokenizer *tok;
-	q3_tokens got;
 
 	(void) state;
 	small_begin(&small, "qwen2");
-	control = small_token(&small, "<|im_end|>", Q3_TOKEN_CONTROL);
+	control = small_token(&small, "stop", Q3_TOKEN_CONTROL);
 	user = small_token(&small, "xy", Q3_TOKEN_USER_DEFINED);
 	small_token(&small, "pq", Q3_TOKEN_UNUSED);
+	small_token(&small, "think", Q3_TOKEN_NORMAL);
 	for (size_t i = 0; i < sizeof(rules) / sizeof(*rules); i++)
 		small_merge(&small, rules[i]);
 	tok = small_tokenizer(&small);
-	assert_int_equal(q3_tokenizer_special(tok)->im_end, control);
-	assert_true(q3_tokenizer_special(tok)->think_start >= 0);
-	got = encode(tok, "<|im_end|>");
-	assert_int_equal(got.n, 2);
-	assert_int_equal(got.ids[0], q3_tokenizer_find(tok, "<|im_end|", 9));
-	assert_int_equal(got.ids[1], '>');
-	q3_tokens_free(&got);
-	got = encode(tok, "<think>"); /* an ordinary token as the file has it, but never for text */
-	assert_int_equal(got.n, 2);
-	assert_int_equal(got.ids[0], q3_tokenizer_find(tok, "<think", 6));
-	q3_tokens_free(&got);
+	expect(encode(tok, "stop"), IDS(q3_tokenizer_find(tok, "sto", 3), 'p'));
 	expect(encode(tok, "xypq"), IDS('x', 'y', 'p', 'q'));
-	expect(encode_n(tok, "<|im_end|>xypq", 14, true), IDS(control, user, 'p', 'q'));
+	expect(encode_n(tok, "stopxypq", 8, true), IDS(control, user, 'p', 'q'));
+	think = q3_tokenizer_special(tok)->think_start;
+	assert_int_equal(think, q3_tokenizer_find(tok, "<think>", 7));
+	assert_int_equal(q3_tokenizer_kind(tok, think), Q3_TOKEN_NORMAL);
+	expect(encode(tok, "<think>"), IDS('<', 't', 'h', 'i', 'n', 'k', '>'));
+	expect(encode_n(tok, "<think>", 7, true), IDS(think));
 	q3_tokenizer_free(tok);
 }
 
