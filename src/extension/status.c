@@ -218,6 +218,8 @@ Datum
 qwen3dm_stat_activity(PG_FUNCTION_ARGS)
 {
 	FuncCallContext *funcctx;
+	q3p_activity *rows;
+	Datum row;
 
 	if (SRF_IS_FIRSTCALL())
 	{
@@ -235,6 +237,7 @@ qwen3dm_stat_activity(PG_FUNCTION_ARGS)
 	funcctx = SRF_PERCALL_SETUP();
 	if (funcctx->call_cntr >= funcctx->max_calls)
 		SRF_RETURN_DONE(funcctx);
-	SRF_RETURN_NEXT(funcctx, activity_row(funcctx->tuple_desc, (q3p_activity *) funcctx->user_fctx +
-	                                                               funcctx->call_cntr));
+	rows = funcctx->user_fctx;
+	row = activity_row(funcctx->tuple_desc, &rows[funcctx->call_cntr]);
+	SRF_RETURN_NEXT(funcctx, row);
 }
