@@ -7,6 +7,7 @@
 #   make unit, make server-tests             parts of it; TESTS=t/003_cancel.pl for some of them
 #   make fuzz-corpus, make fuzz              another part, and fuzzing proper (FUZZ_SECONDS a target)
 #   make tsan                                the unit tests once more, under ThreadSanitizer
+#   make bench                               the benchmarks in test/bench, in build/bench
 #   make headers-check                       compile only, against every PostgreSQL whose headers are here
 #   make headers-fetch                       gets the headers of other releases from Debian
 #   make format, make format-check           clang-format over all C files; shellcheck over the scripts
@@ -36,7 +37,7 @@ REGRESS_OPTS = --inputdir=$(srcdir)
 override with_llvm := no
 
 # What "make clean" removes besides PGXS's own files.
-EXTRA_CLEAN = $(ENGINE) $(addprefix $(BUILD)/,obj san tsan fuzz headers/objects)
+EXTRA_CLEAN = $(ENGINE) $(addprefix $(BUILD)/,obj san tsan fuzz bench headers/objects)
 
 PG_CONFIG ?= pg_config
 PGXS := $(shell $(PG_CONFIG) --pgxs 2>/dev/null)
@@ -170,6 +171,18 @@ fuzz: $(FUZZ_BIN)
 			-artifact_prefix=$(BUILD)/fuzz/$$name- -print_final_stats=1 \
 			$(BUILD)/fuzz/found/$$name test/fuzz/corpus/$$name; done
 
+# Benchmarks of single parts: programs that are run by hand, as they say at their top.
+BENCH_SRC := $(sort $(wildcard test/bench/bench_*.c))
+BENCH_BIN := $(BENCH_SRC:test/bench/%.c=$(BUILD)/bench/%)
+
+$(BUILD)/bench/bench_%: $(BUILD)/obj/test/bench/bench_%.o $(LIB_OBJ)
+	@mkdir -p $(@D)
+	$(ENGINE_CC) $(ENGINE_CFLAGS) -o $@ $^ $(ENGINE_LIBS)
+
+$(BUILD)/bench/bench_kernels: ENGINE_LIBS += -lopenblas
+
+bench: $(BENCH_BIN)
+
 # ---------------------------------------------------------------------------------------------
 # The two commands, and what belongs to them
 # ---------------------------------------------------------------------------------------------
@@ -203,6 +216,6 @@ format-check:
 	clang-format --dry-run -Werror $$(git ls-files '*.c' '*.h')
 	shellcheck -x .ci/run test/setup/*.sh
 
-.PHONY: unit unit-programs tsan fuzz fuzz-corpus demo demo-stop test server-tests headers-check headers-fetch \
-	clean-area format format-check install-engine uninstall-engine
+.PHONY: unit unit-programs tsan fuzz fuzz-corpus bench demo demo-stop test server-tests \
+	headers-check headers-fetch clean-area format format-check install-engine uninstall-engine
 .SECONDARY:
