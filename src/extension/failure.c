@@ -29,6 +29,12 @@ void
 qwen3dm_failure_from_engine(Qwen3dmFailure *f, const q3p_error *error)
 {
 	f->sqlstate = sqlstate_from_text(error->sqlstate);
+	if (f->sqlstate == ERRCODE_QUERY_CANCELED)
+	{
+		/* Nobody waits for what we canceled; by itself the engine cancels only when it ends. */
+		qwen3dm_failure_engine_gone(f);
+		return;
+	}
 	f->message = error->message.data != NULL
 	                 ? qwen3dm_readable_bytes(error->message)
 	                 : "the qwen3dm engine reported an error without a message";
@@ -62,8 +68,7 @@ qwen3dm_failure_from_status(Qwen3dmFailure *f, const Qwen3dmStatus *status)
 		case QWEN3DM_STOPPED:
 			f->sqlstate = ERRCODE_CANNOT_CONNECT_NOW;
 			f->message = "the qwen3dm background worker is not running";
-			f->hint = "It is started by itself when max_worker_processes leaves room for it; the "
-			          "server log may say more.";
+			f->hint = "Check the server log, and that max_worker_processes leaves room for it.";
 			break;
 		case QWEN3DM_NO_MODEL:
 			f->sqlstate = ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE;

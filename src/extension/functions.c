@@ -47,13 +47,6 @@ QWEN3DM_FUNCTION(qwen3dm_infer);
 QWEN3DM_FUNCTION(qwen3dm_infer_array);
 QWEN3DM_FUNCTION(qwen3dm_infer_details);
 
-/* A user's cancellation is never turned into a NULL, wherever it is noticed first. */
-static bool
-may_swallow(const Qwen3dmOptions *options, const Qwen3dmFailure *failure)
-{
-	return options->null_on_error && failure->sqlstate != ERRCODE_QUERY_CANCELED;
-}
-
 /* Submits one prompt; NULL with *failure when it cannot even be said. */
 static Qwen3dmRequest *
 submit_prompt(const Qwen3dmOptions *options, const text *prompt, Qwen3dmFailure *failure)
@@ -106,7 +99,7 @@ qwen3dm_infer(PG_FUNCTION_ARGS)
 	}
 	if (value != NULL)
 		PG_RETURN_TEXT_P(value);
-	if (!may_swallow(&options, &failure))
+	if (!options.null_on_error)
 		qwen3dm_raise(&failure, 0);
 	PG_RETURN_NULL();
 }
@@ -154,7 +147,7 @@ infer_elements(const Qwen3dmOptions *options, Datum *values, bool *nulls, int n)
 			qwen3dm_wait(e->request);
 			value = take_value(e->request, &e->failure);
 		}
-		if (value == NULL && !may_swallow(options, &e->failure))
+		if (value == NULL && !options->null_on_error)
 			qwen3dm_raise(&e->failure, head + 1);
 		nulls[head] = value == NULL;
 		values[head] = PointerGetDatum(value);
@@ -269,7 +262,7 @@ qwen3dm_infer_details(PG_FUNCTION_ARGS)
 	}
 	if (!good)
 	{
-		if (!may_swallow(&options, &failure))
+		if (!options.null_on_error)
 			qwen3dm_raise(&failure, 0);
 		set_text(values, nulls, COL_ERROR, cstring_to_text(failure.message));
 	}

@@ -122,7 +122,7 @@ qwen3dm_stream(PG_FUNCTION_ARGS)
 	if (failure.sqlstate != 0)
 	{
 		/* The row that failed: NULL, and the end. */
-		if (!state->null_on_error || failure.sqlstate == ERRCODE_QUERY_CANCELED)
+		if (!state->null_on_error)
 			qwen3dm_raise(&failure, 0);
 		stop_stream(state);
 		SRF_RETURN_NEXT_NULL(funcctx);

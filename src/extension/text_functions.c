@@ -128,7 +128,7 @@ qwen3dm_logprob(PG_FUNCTION_ARGS)
 		score = r->result.score;
 		failure = r->failure;
 		good = failure.sqlstate == 0;
-		if (!good && !(options.null_on_error && failure.sqlstate != ERRCODE_QUERY_CANCELED))
+		if (!good && !options.null_on_error)
 			qwen3dm_raise(&failure, 0);
 		qwen3dm_release(r);
 	}

@@ -364,6 +364,8 @@ engine_died(pid_t pid, int wait_status)
 		             "why.");
 		return;
 	}
+	clear_reason();
+	SET_TEXT(worker.status.message, psprintf("the engine stopped: %s", how));
 	pause_ms = Min(100 << (worker.failures - 1), 10000);
 	pause_until(TimestampTzPlusMilliseconds(now, pause_ms), QWEN3DM_RESTARTING);
 }
@@ -560,7 +562,10 @@ reload(void)
 	else if (worker.phase == PHASE_ENDING)
 		worker.replace = true;
 	else
+	{
+		clear_reason();
 		start_engine();
+	}
 }
 
 /* ---------------------------------------------------------------------------------------------
