@@ -428,6 +428,9 @@ test_metadata_errors(void **state)
 	start_array(&b, Q3_GGUF_U64, UINT64_C(0x2000000000000001)); /* times 8 is 8 */
 	put_u64(&b, 0);
 	assert_refused(&b, Q3_ERR_FORMAT, "which do not fit");
+	start_array(&b, Q3_GGUF_U64, 2);
+	put_u64(&b, 0);
+	assert_refused(&b, Q3_ERR_FORMAT, "truncated: a metadata array needs 16 bytes");
 	start_array(&b, Q3_GGUF_STRING, 3);
 	put_u64(&b, 0);
 	assert_refused(&b, Q3_ERR_FORMAT, "announces 3 elements");
@@ -487,13 +490,27 @@ test_tensor_errors(void **state)
 	assert_refused(&b, Q3_ERR_FORMAT, "impossible offset");
 	one_tensor(&b, Q3_F32, 8, 8, 32, 256);
 	assert_refused(&b, Q3_ERR_FORMAT, "truncated: tensor \"blk.0.w\" ends at byte 384 of 352");
+	for (uint32_t n_dims = 0; n_dims <= 5; n_dims += 5)
+	{
+		b.n = 0;
+		put_header(&b, 3, 1, 0);
+		put_string(&b, "t");
+		put_u32(&b, n_dims);
+		for (int i = 0; i < 8; i++)
+			put_u64(&b, 0);
+		assert_refused(&b, Q3_ERR_FORMAT, "1 to 4 dimensions");
+	}
 	b.n = 0;
 	put_header(&b, 3, 1, 0);
 	put_string(&b, "t");
-	put_u32(&b, 5);
-	for (int i = 0; i < 8; i++)
-		put_u64(&b, 1);
-	assert_refused(&b, Q3_ERR_FORMAT, "1 to 4 dimensions");
+	put_u32(&b, 3); /* 1 times 2^32 times 2^32 */
+	put_u64(&b, 1);
+	put_u64(&b, UINT64_C(1) << 32);
+	put_u64(&b, (UINT64_C(1) << 32) + 1);
+	put_u32(&b, Q3_F32);
+	put_u64(&b, 0);
+	put_padding(&b, 32);
+	assert_refused(&b, Q3_ERR_FORMAT, "impossible dimensions");
 	b.n = 0;
 	put_header(&b, 3, 2, 0);
 	put_tensor(&b, "same", Q3_F32, 1, 0, 0);

@@ -307,6 +307,10 @@ test_invalid_bytes(void **state)
 	push(&r, SMILE_HEAD);
 	assert_done(&r, Q3_FINISH_LENGTH, "Hello");
 
+	r = start(NULL, false, 2); /* no beginning of a character: what is wrong shows */
+	push_bytes(&r, "a\xff", 2);
+	assert_done(&r, Q3_FINISH_LENGTH, "a" FFFD);
+
 	r = start(NULL, false, 100); /* cut by a control token */
 	push(&r, 0xc3);
 	push(&r, IM_START);

@@ -382,6 +382,8 @@ test_error(void **state)
 	payload = payload_of(frame, size, Q3P_ERROR, 6, &n);
 	assert_true(q3p_error_decode(payload, n, &got));
 	assert_bytes(got.message, BYTES(""));
+	memset((char *) payload + 5, 0xff, 4); /* no message */
+	assert_false(q3p_error_decode(payload, n, &got));
 	free(payload);
 }
 
@@ -462,6 +464,7 @@ test_activity(void **state)
 		for (uint32_t i = 0; i < k; i++)
 		{
 			q3p_activity_get(payload, i, &row);
+			assert_int_equal(row.pad, 0); /* nothing of our memory goes out by accident */
 			row.pad = rows[i].pad;
 			assert_memory_equal(&row, &rows[i], sizeof(row));
 		}
@@ -524,6 +527,7 @@ test_too_big(void **state)
 	assert_int_equal(q3p_plain_encode(Q3P_CHUNK, 1, big, Q3P_MAX_FRAME, NULL, 0),
 	                 sizeof(q3p_header) + Q3P_MAX_FRAME);
 	assert_int_equal(q3p_plain_encode(Q3P_CHUNK, 1, big, (size_t) Q3P_MAX_FRAME + 1, NULL, 0), 0);
+	assert_int_equal(q3p_plain_encode(Q3P_CHUNK, 1, big, SIZE_MAX, NULL, 0), 0);
 	assert_int_equal(q3p_request_encode(1, &m, stops, NULL, 0), 0);
 	m.n_stops = 0;
 	m.prompt = (q3p_bytes){big, SIZE_MAX};
