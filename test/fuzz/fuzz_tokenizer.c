@@ -22,39 +22,10 @@ make(const char *pre)
 {
 	static small_vocab v;
 	/* Some lead to tokens that are not for text; the results are not always behind their parts. */
-	static const char *const rules[] = {"t h",
-	                                    "th e",
-	                                    "a a",
-	                                    "aa aa",
-	                                    "aaaa aa",
-	                                    "a aa",
-	                                    "i n",
-	                                    "in g",
-	                                    "e n",
-	                                    "en d",
-	                                    "s t",
-	                                    "o p",
-	                                    "st op",
-	                                    "st o",
-	                                    "sto p",
-	                                    "' s",
-	                                    G " t",
-	                                    "h e",
-	                                    G "t he",
-	                                    G " " G,
-	                                    G G " " G G,
-	                                    N " " N,
-	                                    N N " " N,
-	                                    "< |",
-	                                    "| >",
-	                                    "_ end",
-	                                    "i m",
-	                                    "< t",
-	                                    "<t h",
-	                                    "1 2",
-	                                    ". .",
-	                                    "\xc3\x83 \xc2\xa9",
-	                                    "\xc3\x8c \xc4\xa3"};
+	static const char rules[] =
+	    "t h;th e;a a;aa aa;aaaa aa;a aa;i n;in g;e n;en d;s t;o p;st op;st o;sto p;' s;"
+	    "h e;1 2;. .;< |;| >;_ end;i m;< t;<t h;\xc3\x83 \xc2\xa9;\xc3\x8c \xc4\xa3;" G " t;" G
+	    "t he;" G " " G ";" G G " " G G ";" N " " N ";" N N " " N ";";
 
 	small_begin(&v, pre);
 	small_token(&v, "<|endoftext|>", Q3_TOKEN_CONTROL);
@@ -64,8 +35,13 @@ make(const char *pre)
 	small_token(&v, "</think>", Q3_TOKEN_USER_DEFINED);
 	small_token(&v, "stop", Q3_TOKEN_CONTROL);
 	small_token(&v, "..", Q3_TOKEN_UNUSED);
-	for (size_t i = 0; i < sizeof(rules) / sizeof(*rules); i++)
-		small_merge(&v, rules[i]);
+	for (const char *at = rules; *at != '\0'; at += strcspn(at, ";") + 1)
+	{
+		char rule[32];
+
+		snprintf(rule, sizeof(rule), "%.*s", (int) strcspn(at, ";"), at);
+		small_merge(&v, rule);
+	}
 	return small_tokenizer(&v);
 }
 

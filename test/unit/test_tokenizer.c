@@ -11,6 +11,7 @@
 #include <stdint.h>
 
 #include <cmocka.h>
+#include <pthread.h>
 #include <utf8proc.h>
 
 #include "qwen3_vocab.h"
@@ -397,6 +398,46 @@ test_long_words(void **state)
 	q3_tokens_free(&got);
 }
 
+static const char shared_text[] = "The tokenizer's 12 threads, na\xc3\xafve or not: Cafe\xcc\x81 "
+                                  "\xe6\xb7\xb7\xe5\x90\x88\n\n  <|im_end|>";
+
+static void *
+encode_often(void *arg)
+{
+	const q3_tokens *want = arg;
+
+	for (int i = 0; i < 200; i++)
+	{
+		q3_tokens got = {0};
+
+		if (q3_tokenizer_encode(qwen3, shared_text, strlen(shared_text), false, &got, NULL) !=
+		        Q3_OK ||
+		    got.n != want->n || memcmp(got.ids, want->ids, got.n * sizeof(*got.ids)) != 0)
+			return arg;
+		q3_tokens_free(&got);
+	}
+	return NULL;
+}
+
+/* A tokenizer is shared: four threads at once get what one gets. */
+static void
+test_threads(void **state)
+{
+	q3_tokens want = encode(qwen3, shared_text);
+	pthread_t threads[4];
+	void *failed;
+
+	(void) state;
+	for (int i = 0; i < 4; i++)
+		assert_int_equal(pthread_create(&threads[i], NULL, encode_often, &want), 0);
+	for (int i = 0; i < 4; i++)
+	{
+		assert_int_equal(pthread_join(threads[i], &failed), 0);
+		assert_null(failed);
+	}
+	q3_tokens_free(&want);
+}
+
 /* ------------------------------------------------------------------------------------------
  * Merging against the plainest implementation
  * ------------------------------------------------------------------------------------------ */
@@ -699,6 +740,7 @@ main(void)
 	    cmocka_unit_test(test_invalid_utf8),
 	    cmocka_unit_test(test_edges),
 	    cmocka_unit_test(test_long_words),
+	    cmocka_unit_test(test_threads),
 	    cmocka_unit_test(test_random_merges),
 	    cmocka_unit_test(test_merges_into_control),
 	    cmocka_unit_test(test_bytes_and_repetitions),
