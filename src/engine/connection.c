@@ -63,15 +63,22 @@ q3_conn_reserve(q3_io *io, q3_conn *conn, size_t n)
 	return room;
 }
 
-void
-q3_conn_sent(q3_io *io, q3_conn *conn, size_t n)
+/* At the end of the round it is looked at. */
+static void
+mark_dirty(q3_io *io, q3_conn *conn)
 {
-	conn->out.end += n;
 	if (conn->dirty)
 		return;
 	conn->dirty = true;
 	conn->dirty_next = io->dirty;
 	io->dirty = conn;
+}
+
+void
+q3_conn_sent(q3_io *io, q3_conn *conn, size_t n)
+{
+	conn->out.end += n;
+	mark_dirty(io, conn);
 }
 
 static void
@@ -94,20 +101,6 @@ flush(q3_io *io, q3_conn *conn)
 		q3_buffer_consume(&conn->out, (size_t) n);
 	}
 	update_watch(io, conn);
-}
-
-void
-q3_conn_flush_all(q3_io *io)
-{
-	while (io->dirty != NULL)
-	{
-		q3_conn *conn = io->dirty;
-
-		io->dirty = conn->dirty_next;
-		conn->dirty = false;
-		if (!conn->closed)
-			flush(io, conn);
-	}
 }
 
 /* ---------------------------------------------------------------------------------------------
@@ -134,14 +127,17 @@ steal_request(q3_io *io, q3_conn *conn, const q3p_header *header)
 	return false;
 }
 
-/* Handles every whole frame that is there; false: the connection is to be closed. */
+/*
+ * Handles the whole frames that are there, as long as there is room for answers. False: the
+ * connection is to be closed.
+ */
 static bool
 handle_frames(q3_io *io, q3_conn *conn)
 {
 	q3p_header header;
 	int found = 0;
 
-	while (q3_buffer_len(&conn->in) > 0 &&
+	while (q3_buffer_len(&conn->in) > 0 && !q3_conn_is_full(conn) &&
 	       (found = q3p_frame(q3_buffer_bytes(&conn->in), q3_buffer_len(&conn->in), &header)) > 0)
 	{
 		bool ok;
@@ -161,6 +157,37 @@ handle_frames(q3_io *io, q3_conn *conn)
 }
 
 static void
+handle_input(q3_io *io, q3_conn *conn)
+{
+	if (handle_frames(io, conn))
+	{
+		update_watch(io, conn);
+		return;
+	}
+	if (!conn->closed)
+		flush(io, conn); /* the error that says why, if there is one */
+	q3_conn_close(io, conn);
+}
+
+void
+q3_conn_flush_all(q3_io *io)
+{
+	while (io->dirty != NULL)
+	{
+		q3_conn *conn = io->dirty;
+		bool was_full = q3_conn_is_full(conn);
+
+		io->dirty = conn->dirty_next;
+		conn->dirty = false;
+		if (!conn->closed)
+			flush(io, conn);
+		/* Frames may have been left lying when the output was full. */
+		if (was_full && !conn->closed && !q3_conn_is_full(conn))
+			handle_input(io, conn);
+	}
+}
+
+static void
 on_client(q3_io *io, q3_source *source, uint32_t events)
 {
 	q3_conn *conn = (q3_conn *) source;
@@ -174,8 +201,8 @@ on_client(q3_io *io, q3_source *source, uint32_t events)
 		return;
 	}
 	if (events & EPOLLOUT)
-		flush(io, conn);
-	if (conn->closed || !(events & EPOLLIN))
+		mark_dirty(io, conn);
+	if (!(events & EPOLLIN))
 		return;
 	n = recv(source->fd, io->scratch, sizeof(io->scratch), MSG_DONTWAIT);
 	if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR))
@@ -185,14 +212,10 @@ on_client(q3_io *io, q3_source *source, uint32_t events)
 		q3_conn_close(io, conn);
 		return;
 	}
-	if (!q3_buffer_append(&conn->in, io->scratch, (size_t) n) || !handle_frames(io, conn))
-	{
-		if (!conn->closed)
-			flush(io, conn); /* the error that says why, if there is one */
-		q3_conn_close(io, conn);
-	}
+	if (q3_buffer_append(&conn->in, io->scratch, (size_t) n))
+		handle_input(io, conn);
 	else
-		update_watch(io, conn);
+		q3_conn_close(io, conn);
 }
 
 /* ---------------------------------------------------------------------------------------------

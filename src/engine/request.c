@@ -81,6 +81,13 @@ bytes(q3p_bytes b)
 	return (q3_str){.data = b.data, .len = b.len};
 }
 
+/* The prompt; an absent one is empty. */
+static q3_str
+prompt_of(const q3p_request *msg)
+{
+	return msg->prompt.data != NULL ? bytes(msg->prompt) : (q3_str){.data = "", .len = 0};
+}
+
 /* The packed stop strings as an array (malloc'ed, or NULL with *ok for none). */
 static q3_str *
 unpack_stops(const q3p_request *msg, bool *ok)
@@ -119,7 +126,7 @@ prepare_generate(q3_request *r, const q3_preparer *p)
 	                          .top_k = msg->top_k,
 	                          .seed = msg->seed,
 	                          .max_tokens = msg->max_tokens,
-	                          .prompt = bytes(msg->prompt),
+	                          .prompt = prompt_of(msg),
 	                          .system = bytes(msg->system),
 	                          .stops = stops,
 	                          .n_stops = msg->n_stops};
@@ -195,13 +202,12 @@ q3_request_prepare(q3_request *r, const q3_preparer *p)
 			compute = prepare_generate(r, p) == Q3_OK;
 			break;
 		case Q3P_LOGPROB:
-			if (q3_job_logprob(&r->job, p, bytes(msg->prompt), r->mode, &compute, &r->error) !=
-			    Q3_OK)
+			if (q3_job_logprob(&r->job, p, prompt_of(msg), r->mode, &compute, &r->error) != Q3_OK)
 				compute = false;
 			break;
 		case Q3P_COUNT_TOKENS:
 		case Q3P_TOKENIZE:
-			if (q3_tokenizer_encode(p->tok, msg->prompt.data, msg->prompt.len, false, &r->tokens,
+			if (q3_tokenizer_encode(p->tok, prompt_of(msg).data, msg->prompt.len, false, &r->tokens,
 			                        &r->error) == Q3_OK)
 				atomic_store(&r->job.prompt_tokens, (int) r->tokens.n);
 			break;

@@ -86,6 +86,9 @@ parse(serve_options *o, int argc, char **argv)
 	code = q3_tool_model_check(m, c.name);
 	if (code != 0)
 		return code;
+	if (o->known_digest != NULL &&
+	    (strlen(o->known_digest) != 64 || strspn(o->known_digest, "0123456789abcdef") != 64))
+		return q3_tool_usage(c.name, "option --known-digest needs 64 lower-case hex digits");
 	if ((o->listen_fd >= 0) == (o->socket_path != NULL))
 		return q3_tool_usage(c.name, "exactly one of --listen-fd and --socket is required");
 	return -1;

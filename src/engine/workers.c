@@ -72,6 +72,7 @@ prepare_main(void *p)
 	q3_request *r;
 
 	free(p);
+	pthread_setname_np(pthread_self(), "q3-prepare");
 	if (!wait_until_ready(w))
 		return NULL;
 	while ((r = q3_queue_pop(&w->prepare[arg.index], true)) != NULL)
@@ -193,6 +194,7 @@ compute_main(void *p)
 	q3_error err = {0};
 	bool loaded, busy = false;
 
+	pthread_setname_np(pthread_self(), "q3-compute");
 	set_state(w, Q3P_LOADING, 0, NULL);
 	loaded = load(w, &err);
 	set_state(w, loaded ? Q3P_READY : Q3P_FAILED, (double) (q3_now_ns() - start) / 1e6, &err);

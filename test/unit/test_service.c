@@ -374,6 +374,50 @@ test_slow_reader(void **state)
 	client_close(&other);
 }
 
+/* Nor one that asks on and on: the engine stops reading before its answers fill the memory. */
+static void
+test_questions_without_reading(void **state)
+{
+	enum
+	{
+		N = 20000
+	};
+	q3p_request m = request(Q3P_GENERATE, "go on and on", 1900);
+	client slow, other;
+	size_t sent = 0, answers;
+	char question[64];
+	size_t n = q3p_plain_encode(Q3P_ACTIVITY, 0, NULL, 0, question, sizeof(question));
+	double last = now_ms();
+	frame f;
+
+	(void) state;
+	client_open(&other, &shared);
+	for (uint64_t id = 0; id < 30; id++)
+		client_request(&other, id, &m, NULL);
+	client_open(&slow, &shared);
+	while (sent < N * n && now_ms() < last + 300)
+	{
+		size_t at = sent % n;
+		ssize_t got = send(slow.fd, question + at, n - at, MSG_NOSIGNAL | MSG_DONTWAIT);
+
+		if (got > 0)
+		{
+			sent += (size_t) got;
+			last = now_ms();
+		}
+	}
+	assert_true(sent < N * n); /* all answers together would be 40 MB */
+	answers = sent / n;
+	for (size_t i = 0; i < answers; i++)
+	{
+		f = client_frame(&slow);
+		assert_int_equal(f.header.type, Q3P_ACTIVITY_RESULT);
+		free(f.payload);
+	}
+	client_close(&slow);
+	client_close(&other);
+}
+
 /* ---------------------------------------------------------------------------------------------
  * Malformed frames
  * --------------------------------------------------------------------------------------------- */
@@ -621,6 +665,7 @@ main(void)
 	    cmocka_unit_test(test_cancel),
 	    cmocka_unit_test(test_closed_connection_frees_its_requests),
 	    cmocka_unit_test(test_slow_reader),
+	    cmocka_unit_test(test_questions_without_reading),
 	    cmocka_unit_test(test_malformed_frames),
 	    cmocka_unit_test(test_frames_in_pieces),
 	    cmocka_unit_test(test_status_tells_states_and_numbers),
