@@ -18,6 +18,11 @@
 #define PGDLLEXPORT __attribute__((visibility("default")))
 #endif
 
+/* Before a declaration from 18 on, after it before. */
+#ifndef pg_noreturn
+#define pg_noreturn __attribute__((noreturn))
+#endif
+
 /* Declares and registers a function that SQL calls. */
 #define QWEN3DM_FUNCTION(name)                                                                     \
 	PGDLLEXPORT Datum name(PG_FUNCTION_ARGS);                                                      \

@@ -10,6 +10,7 @@
 
 #include "protocol/protocol.h"
 
+#include "extension/compat.h"
 #include "extension/shmem.h"
 
 typedef struct Qwen3dmFailure
@@ -28,6 +29,6 @@ extern void qwen3dm_failure_engine_gone(Qwen3dmFailure *f);
 extern void qwen3dm_failure_from_status(Qwen3dmFailure *f, const Qwen3dmStatus *status);
 
 /* item: position in an array, from 1, for the context line; 0: none. */
-extern void qwen3dm_raise(const Qwen3dmFailure *f, int item) pg_attribute_noreturn();
+pg_noreturn extern void qwen3dm_raise(const Qwen3dmFailure *f, int item);
 
 #endif
