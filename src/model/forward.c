@@ -1,0 +1,452 @@
+/*
+ * forward.c: the forward pass.
+ *
+ * The tokens of all items stand in one batch, row by row in the runtime's buffers; only attention
+ * sees which sequence a token belongs to. Every step is a region of q3_threads_run(), whose chunks
+ * are independent of each other, and every kernel computes a token's part without regard to the
+ * other tokens: that is why a result does not depend on the rest of the batch or on the threads.
+ * The leader is the caller's thread; no memory is allocated.
+ */
+#include "model/model_internal.h"
+
+#include <math.h>
+#include <string.h>
+
+#define TOKENS_PER_CHUNK 8     /* of steps that go token by token */
+#define MAX_ROWS_PER_CHUNK 128 /* of matrix products with several tokens */
+#define SPAN_TOKENS 32         /* that attend together */
+
+/* What the chunks of a region need to know. */
+typedef struct pass
+{
+	q3_runtime *rt;
+	const atomic_bool *stop;
+	int32_t n_tokens;
+	int32_t n_wanted;
+	int32_t n_spans;
+	int32_t layer;
+} pass;
+
+static bool
+run(pass *p, q3_chunk_fn fn, void *arg, int32_t n_chunks)
+{
+	return q3_threads_run(p->rt->threads, fn, arg, n_chunks, p->stop);
+}
+
+static void *
+scratch_of(const q3_runtime *rt, int32_t thread)
+{
+	return rt->scratch + (size_t) thread * rt->scratch_stride;
+}
+
+/* ---- Steps that go token by token ---- */
+
+/* Tokens [*begin, *end) of a chunk. */
+static void
+chunk_tokens(const pass *p, int32_t chunk, int32_t *begin, int32_t *end)
+{
+	*begin = chunk * TOKENS_PER_CHUNK;
+	*end = *begin + TOKENS_PER_CHUNK < p->n_tokens ? *begin + TOKENS_PER_CHUNK : p->n_tokens;
+}
+
+static bool
+run_tokens(pass *p, q3_chunk_fn fn)
+{
+	return run(p, fn, p, (p->n_tokens + TOKENS_PER_CHUNK - 1) / TOKENS_PER_CHUNK);
+}
+
+/* The factors of rope() for position pos, one pair of dimensions at a time. */
+static void
+rotation(const q3_runtime *rt, int32_t pos, float *c, float *s)
+{
+	int32_t half = rt->model->rope_dims / 2;
+	bool interleaved = rt->model->rope_interleaved;
+
+	for (int32_t i = 0; i < half; i++)
+	{
+		double angle = (double) pos * rt->rope_frequency[i];
+		int32_t j = interleaved ? 2 * i : i, k = interleaved ? 2 * i + 1 : i + half;
+
+		c[j] = c[k] = (float) cos(angle);
+		s[k] = (float) sin(angle);
+		s[j] = -s[k];
+	}
+}
+
+/* Embedding, rotation factors, and the first norm. */
+static void
+begin_chunk(void *arg, int32_t chunk, int32_t thread)
+{
+	pass *p = arg;
+	q3_runtime *rt = p->rt;
+	const q3_model *m = rt->model;
+	int32_t begin, end;
+
+	(void) thread;
+	chunk_tokens(p, chunk, &begin, &end);
+	for (int32_t t = begin; t < end; t++)
+	{
+		const char *row =
+		    (const char *) m->embedding.data + (size_t) rt->tokens[t].id * m->embedding.row_bytes;
+
+		rt->kernels->dequantize(m->embedding.type, row, m->info.n_embd, rt->x.row[t]);
+		rt->kernels->rms_norm(rt->x.row[t], m->layers[0].attn_norm, m->info.n_embd, m->rms_eps,
+		                      rt->h.row[t]);
+		rotation(rt, rt->tokens[t].pos, rt->rope_cos.row[t], rt->rope_sin.row[t]);
+	}
+}
+
+/* Bias, norm and rotation of the heads of a query or key. */
+static void
+finish_heads(const pass *p, float *heads, int32_t n_heads, const float *bias, const float *norm,
+             int32_t t)
+{
+	const q3_runtime *rt = p->rt;
+	const q3_model *m = rt->model;
+	int32_t n = m->info.head_dim;
+
+	if (bias != NULL)
+		rt->kernels->add(heads, bias, n_heads * n);
+	for (int32_t i = 0; i < n_heads; i++)
+	{
+		float *head = heads + (size_t) i * (size_t) n;
+
+		if (norm != NULL)
+			rt->kernels->rms_norm(head, norm, n, m->rms_eps, head);
+		rt->kernels->rope(head, rt->rope_cos.row[t], rt->rope_sin.row[t], m->rope_dims,
+		                  m->rope_interleaved);
+	}
+}
+
+/* Finishes q, k and v, and appends k and v to the sequences. */
+static void
+qkv_chunk(void *arg, int32_t chunk, int32_t thread)
+{
+	pass *p = arg;
+	q3_runtime *rt = p->rt;
+	const q3_model_info *info = &rt->model->info;
+	const q3_layer *l = &rt->model->layers[p->layer];
+	int32_t begin, end;
+
+	(void) thread;
+	chunk_tokens(p, chunk, &begin, &end);
+	for (int32_t t = begin; t < end; t++)
+	{
+		finish_heads(p, rt->q.row[t], info->n_heads, l->q_bias, l->q_norm, t);
+		finish_heads(p, rt->k.row[t], info->n_kv_heads, l->k_bias, l->k_norm, t);
+		if (l->v_bias != NULL)
+			rt->kernels->add(rt->v.row[t], l->v_bias, info->n_kv_heads * info->head_dim);
+		for (int32_t i = 0; i < info->n_kv_heads; i++)
+		{
+			q3_kv_view kv = q3_kv_view_of(rt->tokens[t].seq, p->layer, i);
+			size_t head = (size_t) i * (size_t) info->head_dim;
+
+			rt->kernels->kv_store(&kv, rt->tokens[t].pos, rt->k.row[t] + head, rt->v.row[t] + head);
+		}
+	}
+}
+
+/* Adds h to the residual stream and makes the next h from it with the norm given. */
+static void
+residual(const pass *p, int32_t chunk, const float *norm)
+{
+	const q3_runtime *rt = p->rt;
+	const q3_model *m = rt->model;
+	int32_t begin, end;
+
+	chunk_tokens(p, chunk, &begin, &end);
+	for (int32_t t = begin; t < end; t++)
+	{
+		rt->kernels->add(rt->x.row[t], rt->h.row[t], m->info.n_embd);
+		rt->kernels->rms_norm(rt->x.row[t], norm, m->info.n_embd, m->rms_eps, rt->h.row[t]);
+	}
+}
+
+static void
+after_attention_chunk(void *arg, int32_t chunk, int32_t thread)
+{
+	pass *p = arg;
+
+	(void) thread;
+	residual(p, chunk, p->rt->model->layers[p->layer].ffn_norm);
+}
+
+static void
+after_ffn_chunk(void *arg, int32_t chunk, int32_t thread)
+{
+	pass *p = arg;
+	const q3_model *m = p->rt->model;
+	bool last = p->layer == m->info.n_layers - 1;
+
+	(void) thread;
+	residual(p, chunk, last ? m->output_norm : m->layers[p->layer + 1].attn_norm);
+}
+
+/* ---- Matrix products ---- */
+
+/* Up to three products with the same input, in one region. */
+typedef struct product
+{
+	const pass *p;
+	const q3_rows *x;
+	const q3_matrix *w[3];
+	float *const *y[3];
+	int32_t n;
+	int32_t rows_per_chunk;
+	bool swiglu; /* y[0] = silu(y[0]) * y[1], of two matrices of one shape */
+} product;
+
+/* A multiple of 16, so that parts fit every kernel; some chunks per thread, so that all end
+ * together.
+ */
+static void
+set_chunk_rows(product *q)
+{
+	int32_t threads = q3_threads_count(q->p->rt->threads), total = 0, rows;
+
+	for (int32_t i = 0; i < (q->swiglu ? 1 : q->n); i++)
+		total += q->w[i]->rows;
+	rows = (total / (4 * threads) + 15) / 16 * 16;
+	if (q->p->n_tokens > 1 && rows > MAX_ROWS_PER_CHUNK)
+		rows = MAX_ROWS_PER_CHUNK;
+	q->rows_per_chunk = rows < 16 ? 16 : rows;
+}
+
+static int32_t
+chunks_of(const product *q, const q3_matrix *w)
+{
+	return (w->rows + q->rows_per_chunk - 1) / q->rows_per_chunk;
+}
+
+static void
+multiply(const product *q, int32_t i, int32_t begin, int32_t end, int32_t thread)
+{
+	const q3_runtime *rt = q->p->rt;
+
+	rt->kernels->matmul(q->w[i], begin, end, q->x->data, q->x->stride, q->p->n_tokens, q->y[i],
+	                    scratch_of(rt, thread));
+}
+
+static void
+product_chunk(void *arg, int32_t chunk, int32_t thread)
+{
+	const product *q = arg;
+	int32_t i = 0, begin, end;
+
+	while (chunk >= chunks_of(q, q->w[i]))
+		chunk -= chunks_of(q, q->w[i++]);
+	begin = chunk * q->rows_per_chunk;
+	end = begin + q->rows_per_chunk < q->w[i]->rows ? begin + q->rows_per_chunk : q->w[i]->rows;
+	multiply(q, i, begin, end, thread);
+	if (!q->swiglu)
+		return;
+	multiply(q, 1, begin, end, thread);
+	for (int32_t t = 0; t < q->p->n_tokens; t++)
+		q->p->rt->kernels->swiglu(q->y[0][t] + begin, q->y[1][t] + begin, end - begin);
+}
+
+static bool
+run_product(pass *p, product q)
+{
+	int32_t n_chunks = 0;
+
+	q.p = p;
+	set_chunk_rows(&q);
+	for (int32_t i = 0; i < (q.swiglu ? 1 : q.n); i++)
+		n_chunks += chunks_of(&q, q.w[i]);
+	return run(p, product_chunk, &q, n_chunks);
+}
+
+/* ---- Attention ---- */
+
+static void
+attention_chunk(void *arg, int32_t chunk, int32_t thread)
+{
+	pass *p = arg;
+	q3_runtime *rt = p->rt;
+	const q3_model_info *info = &rt->model->info;
+	int32_t group = info->n_heads / info->n_kv_heads, head = chunk % info->n_kv_heads;
+	/* The longest spans stand last: they are begun first. */
+	const q3_span *span = &rt->spans[p->n_spans - 1 - chunk / info->n_kv_heads];
+	const q3_batch_token *first = &rt->tokens[span->first];
+	q3_kv_view kv = q3_kv_view_of(first->seq, p->layer, head);
+	size_t offset = (size_t) (head * group) * (size_t) info->head_dim;
+
+	rt->kernels->attention(&kv, first->pos, span->n, group, rt->q.row[span->first] + offset,
+	                       rt->q.stride, rt->attended.row[span->first] + offset,
+	                       rt->attended.stride, scratch_of(rt, thread));
+}
+
+/* Cuts tokens [begin, end) of one sequence into spans. */
+static void
+add_spans(pass *p, int32_t begin, int32_t end)
+{
+	const q3_model_info *info = &p->rt->model->info;
+	int32_t group = info->n_heads / info->n_kv_heads, most = Q3_ATTENTION_QUERIES / group;
+
+	most = most < SPAN_TOKENS ? most : SPAN_TOKENS;
+	for (; begin < end; begin += most)
+		p->rt->spans[p->n_spans++] = (q3_span){begin, end - begin < most ? end - begin : most};
+}
+
+/* ---- The layers ---- */
+
+static bool
+run_layer(pass *p)
+{
+	q3_runtime *rt = p->rt;
+	const q3_layer *l = &rt->model->layers[p->layer];
+
+	return run_product(p, (product){.x = &rt->h,
+	                                .w = {&l->q, &l->k, &l->v},
+	                                .y = {rt->q.row, rt->k.row, rt->v.row},
+	                                .n = 3}) &&
+	       run_tokens(p, qkv_chunk) &&
+	       run(p, attention_chunk, p, p->n_spans * rt->model->info.n_kv_heads);
+}
+
+static bool
+run_rest_of_layer(pass *p)
+{
+	q3_runtime *rt = p->rt;
+	const q3_layer *l = &rt->model->layers[p->layer];
+
+	return run_product(
+	           p,
+	           (product){.x = &rt->attended, .w = {&l->attn_output}, .y = {rt->h.row}, .n = 1}) &&
+	       run_tokens(p, after_attention_chunk) &&
+	       run_product(p, (product){.x = &rt->h,
+	                                .w = {&l->gate, &l->up},
+	                                .y = {rt->gate.row, rt->up.row},
+	                                .n = 2,
+	                                .swiglu = true}) &&
+	       run_product(p, (product){.x = &rt->gate, .w = {&l->down}, .y = {rt->h.row}, .n = 1}) &&
+	       run_tokens(p, after_ffn_chunk);
+}
+
+/* Behind the last layer's K and V only tokens with wanted logits matter: the batch shrinks to them.
+ */
+static void
+keep_wanted(pass *p, const q3_batch_item *items, int32_t n_items)
+{
+	int32_t t = 0;
+
+	p->n_spans = 0;
+	for (int32_t i = 0; i < n_items; i++)
+	{
+		t += items[i].n_tokens;
+		if (items[i].want != Q3_WANT_NOTHING)
+			add_spans(p, items[i].want == Q3_WANT_LAST ? t - 1 : t - items[i].n_tokens, t);
+	}
+}
+
+static void
+gather_wanted(pass *p)
+{
+	q3_runtime *rt = p->rt;
+	size_t x = (size_t) rt->model->info.n_embd;
+	size_t attended = (size_t) rt->model->info.n_heads * (size_t) rt->model->info.head_dim;
+
+	for (int32_t i = 0; i < p->n_wanted; i++)
+		if (rt->wanted[i] != i)
+		{
+			memcpy(rt->x.row[i], rt->x.row[rt->wanted[i]], x * sizeof(float));
+			memcpy(rt->attended.row[i], rt->attended.row[rt->wanted[i]], attended * sizeof(float));
+		}
+	p->n_tokens = p->n_wanted;
+}
+
+static bool
+run_layers(pass *p, const q3_batch_item *items, int32_t n_items)
+{
+	q3_runtime *rt = p->rt;
+	int32_t last = rt->model->info.n_layers - 1;
+
+	if (!run_tokens(p, begin_chunk))
+		return false;
+	for (p->layer = 0; p->layer < last; p->layer++)
+		if (!run_layer(p) || !run_rest_of_layer(p))
+			return false;
+	keep_wanted(p, items, n_items);
+	if (!run_layer(p))
+		return false;
+	gather_wanted(p);
+	return p->n_wanted == 0 ||
+	       (run_rest_of_layer(p) &&
+	        run_product(
+	            p, (product){.x = &rt->h, .w = {&rt->model->output}, .y = {rt->logits}, .n = 1}));
+}
+
+/* ---- The batch ---- */
+
+static q3_code
+check_item(q3_runtime *rt, const q3_batch_item *item, q3_error *err)
+{
+	q3_seq *seq = item->seq;
+
+	if (seq == NULL || seq->pool != &rt->kv || seq->step == rt->step)
+		return q3_fail(err, Q3_ERR_INVALID,
+		               "sequence is missing, of another runtime, or twice in the batch");
+	seq->step = rt->step;
+	if (item->n_tokens < 1 || (item->want != Q3_WANT_NOTHING && item->logits == NULL))
+		return q3_fail(err, Q3_ERR_INVALID, "batch item has no tokens or no place for logits");
+	if (item->n_tokens > rt->context_length - seq->length)
+		return q3_fail(err, Q3_ERR_TOO_LONG, "%lld tokens exceed the context length of %d",
+		               (long long) seq->length + item->n_tokens, rt->context_length);
+	if (seq->length + item->n_tokens > seq->n_blocks * Q3_KV_BLOCK)
+		return q3_fail(err, Q3_ERR_INVALID, "sequence has no room reserved for %d more tokens",
+		               item->n_tokens);
+	for (int32_t i = 0; i < item->n_tokens; i++)
+		if (item->tokens[i] < 0 || item->tokens[i] >= rt->model->info.n_vocab)
+			return q3_fail(err, Q3_ERR_INVALID, "token %d is not in the vocabulary of %d",
+			               item->tokens[i], rt->model->info.n_vocab);
+	return Q3_OK;
+}
+
+static void
+add_item(pass *p, const q3_batch_item *item)
+{
+	q3_runtime *rt = p->rt;
+	int32_t first = p->n_tokens, n = item->n_tokens;
+
+	for (int32_t i = 0; i < n; i++)
+		rt->tokens[p->n_tokens++] =
+		    (q3_batch_token){item->seq, item->tokens[i], item->seq->length + i};
+	add_spans(p, first, p->n_tokens);
+	for (int32_t i = item->want == Q3_WANT_ALL ? 0 : n - 1; i < n; i++)
+		if (item->want != Q3_WANT_NOTHING)
+		{
+			rt->wanted[p->n_wanted] = first + i;
+			rt->logits[p->n_wanted++] =
+			    item->logits +
+			    (item->want == Q3_WANT_ALL ? (size_t) i : 0) * (size_t) rt->model->info.n_vocab;
+		}
+}
+
+q3_code
+q3_forward(q3_runtime *rt, const q3_batch_item *items, int32_t n_items, const atomic_bool *stop,
+           q3_error *err)
+{
+	pass p = {.rt = rt, .stop = stop};
+	int64_t n_tokens = 0;
+
+	rt->step++;
+	for (int32_t i = 0; i < n_items; i++)
+	{
+		q3_code code = check_item(rt, &items[i], err);
+
+		if (code != Q3_OK)
+			return code;
+		n_tokens += items[i].n_tokens;
+	}
+	if (n_tokens < 1 || n_tokens > rt->max_batch_tokens)
+		return q3_fail(err, Q3_ERR_INVALID, "batch has %lld tokens, not between 1 and %d",
+		               (long long) n_tokens, rt->max_batch_tokens);
+	for (int32_t i = 0; i < n_items; i++)
+		add_item(&p, &items[i]);
+	if (!run_layers(&p, items, n_items))
+		return q3_fail(err, Q3_ERR_CANCELLED, "forward pass was cancelled");
+	for (int32_t i = 0; i < n_items; i++)
+		items[i].seq->length += items[i].n_tokens;
+	return Q3_OK;
+}

@@ -1,0 +1,95 @@
+/*
+ * model_internal.h: what a q3_model and a q3_runtime are made of. For model.c, bind.c, runtime.c
+ * and forward.c only.
+ */
+#ifndef Q3_MODEL_INTERNAL_H
+#define Q3_MODEL_INTERNAL_H
+
+#include "model/kv_cache.h"
+#include "model/model.h"
+#include "model/threads.h"
+
+/* Matrices lie in the mapped file; vectors are F32 copies owned by the model, NULL where absent. */
+typedef struct q3_layer
+{
+	const float *attn_norm, *ffn_norm; /* [n_embd] */
+	const float *q_norm, *k_norm;      /* [head_dim] */
+	const float *q_bias;               /* [n_heads * head_dim] */
+	const float *k_bias, *v_bias;      /* [n_kv_heads * head_dim] */
+	q3_matrix q, k, v, attn_output;
+	q3_matrix gate, up, down;
+} q3_layer;
+
+struct q3_model
+{
+	q3_gguf *gguf;
+	q3_tokenizer *tokenizer;
+	q3_model_info info;
+	char *name; /* info.name */
+
+	float rms_eps;
+	double rope_theta;
+	double rope_factor; /* positions are divided by it */
+	int32_t rope_dims;
+	bool rope_interleaved;
+
+	q3_matrix embedding, output; /* [n_vocab][n_embd] */
+	const float *output_norm;
+	q3_layer *layers;
+	float *vectors; /* where all the vectors are */
+	size_t n_vectors, max_vectors;
+};
+
+/* Reads the hyper-parameters from m->gguf and checks them. err is not NULL. */
+extern q3_code q3_model_read_numbers(q3_model *m, q3_error *err);
+/* Then, with m->tokenizer there, finds the tensors. err is not NULL. */
+extern q3_code q3_model_bind(q3_model *m, q3_error *err);
+
+/* A buffer of one vector per token of a batch. */
+typedef struct q3_rows
+{
+	float *data;
+	size_t stride; /* in floats, from token to token */
+	float **row;   /* [max_batch_tokens]: the address of each, as matmul() wants it */
+} q3_rows;
+
+/* A token of the current batch. */
+typedef struct q3_batch_token
+{
+	const q3_seq *seq;
+	int32_t id, pos;
+} q3_batch_token;
+
+/* Consecutive tokens of one sequence that attend together, for every K/V head. */
+typedef struct q3_span
+{
+	int32_t first, n; /* in the batch */
+} q3_span;
+
+struct q3_runtime
+{
+	const q3_model *model;
+	const q3_kernels *kernels;
+	q3_threads *threads;
+	q3_kv_pool kv;
+	int32_t context_length, max_batch_tokens;
+	uint64_t step; /* number of forward passes */
+
+	void *memory; /* one mapping that holds all that follows */
+	size_t memory_bytes;
+	q3_rows x;        /* the residual stream */
+	q3_rows h;        /* input, then output, of a half of a layer */
+	q3_rows q, k, v;  /* [heads][head_dim] */
+	q3_rows attended; /* [heads][head_dim] */
+	q3_rows gate, up;
+	q3_rows rope_cos, rope_sin;
+	q3_batch_token *tokens;
+	q3_span *spans;
+	int32_t *wanted; /* batch index of each token whose logits are wanted */
+	float **logits;  /* where they go */
+	double *rope_frequency;
+	char *scratch; /* [threads][scratch_stride] */
+	size_t scratch_stride;
+};
+
+#endif

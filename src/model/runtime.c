@@ -1,0 +1,196 @@
+/*
+ * runtime.c: creating and freeing what a forward pass needs beside the weights.
+ *
+ * All memory is taken here, once: one mapping for the buffers of a batch and the threads' scratch,
+ * one for the KV pool. Both are anonymous, so that what is never used costs nothing.
+ */
+#include "model/model_internal.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#define DEFAULT_BATCH 512
+#define MAX_BATCH 65536
+
+/* Hands out aligned pieces; with base NULL it only counts. */
+typedef struct arena
+{
+	char *base;
+	size_t used;
+} arena;
+
+static void *
+take(arena *a, size_t bytes)
+{
+	void *p = a->base != NULL ? a->base + a->used : NULL;
+
+	a->used += (bytes + 63) / 64 * 64;
+	return p;
+}
+
+/* The padding keeps tokens apart in the cache when n is a power of two. */
+static void
+take_rows(arena *a, q3_rows *rows, int32_t n_rows, int32_t n)
+{
+	rows->stride = (size_t) n + 16;
+	rows->data = take(a, (size_t) n_rows * rows->stride * sizeof(float));
+	rows->row = take(a, (size_t) n_rows * sizeof(float *));
+	for (int32_t i = 0; rows->data != NULL && i < n_rows; i++)
+		rows->row[i] = rows->data + (size_t) i * rows->stride;
+}
+
+/* Called twice: to count, and to assign. */
+static void
+lay_out(q3_runtime *rt, arena *a)
+{
+	const q3_model *m = rt->model;
+	const q3_model_info *info = &m->info;
+	int32_t n = rt->max_batch_tokens;
+	size_t matmul = q3_matmul_scratch(), attention = q3_attention_scratch(info->head_dim);
+
+	take_rows(a, &rt->x, n, info->n_embd);
+	take_rows(a, &rt->h, n, info->n_embd);
+	take_rows(a, &rt->q, n, info->n_heads * info->head_dim);
+	take_rows(a, &rt->attended, n, info->n_heads * info->head_dim);
+	take_rows(a, &rt->k, n, info->n_kv_heads * info->head_dim);
+	take_rows(a, &rt->v, n, info->n_kv_heads * info->head_dim);
+	take_rows(a, &rt->gate, n, info->n_ff);
+	take_rows(a, &rt->up, n, info->n_ff);
+	take_rows(a, &rt->rope_cos, n, m->rope_dims);
+	take_rows(a, &rt->rope_sin, n, m->rope_dims);
+	rt->tokens = take(a, (size_t) n * sizeof(*rt->tokens));
+	rt->spans = take(a, (size_t) n * sizeof(*rt->spans));
+	rt->wanted = take(a, (size_t) n * sizeof(*rt->wanted));
+	rt->logits = take(a, (size_t) n * sizeof(*rt->logits));
+	rt->rope_frequency = take(a, (size_t) m->rope_dims / 2 * sizeof(double));
+	rt->scratch_stride = ((matmul > attention ? matmul : attention) + 63) / 64 * 64;
+	rt->scratch = take(a, rt->scratch_stride * (size_t) q3_threads_count(rt->threads));
+}
+
+static q3_code
+allocate(q3_runtime *rt, q3_error *err)
+{
+	arena a = {NULL, 0};
+	void *memory;
+
+	lay_out(rt, &a);
+	memory = mmap(NULL, a.used, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (memory == MAP_FAILED)
+		return q3_fail(err, Q3_ERR_MEMORY, "could not map %zu bytes of working memory", a.used);
+	rt->memory = memory;
+	rt->memory_bytes = a.used;
+	a = (arena){memory, 0};
+	lay_out(rt, &a);
+	return Q3_OK;
+}
+
+static void
+set_rope_frequencies(q3_runtime *rt)
+{
+	const q3_model *m = rt->model;
+
+	for (int32_t i = 0; i < m->rope_dims / 2; i++)
+		rt->rope_frequency[i] =
+		    pow(m->rope_theta, -2.0 * i / (double) m->rope_dims) / m->rope_factor;
+}
+
+static q3_code
+check_options(q3_runtime *rt, const q3_runtime_options *o, q3_error *err)
+{
+	int32_t trained = rt->model->info.context_length;
+
+	rt->context_length = o->context_length == 0 ? trained : o->context_length;
+	rt->max_batch_tokens = o->max_batch_tokens == 0 ? DEFAULT_BATCH : o->max_batch_tokens;
+	if (rt->context_length < 1 || rt->context_length > trained)
+		return q3_fail(err, Q3_ERR_INVALID,
+		               "context length %d is not between 1 and %d, which the model was trained for",
+		               rt->context_length, trained);
+	if (rt->max_batch_tokens < 1 || rt->max_batch_tokens > MAX_BATCH)
+		return q3_fail(err, Q3_ERR_INVALID, "batch of %d tokens is not between 1 and %d",
+		               rt->max_batch_tokens, MAX_BATCH);
+	return Q3_OK;
+}
+
+static q3_code
+create(q3_runtime *rt, const q3_runtime_options *o, q3_error *err)
+{
+	const q3_model_info *info = &rt->model->info;
+	const char *reason = "";
+	q3_code code = check_options(rt, o, err);
+
+	if (code != Q3_OK)
+		return code;
+	rt->kernels = q3_kernels_select(&reason);
+	if (rt->kernels == NULL)
+		return q3_fail(err, Q3_ERR_INVALID, "QWEN3DM_ISA \"%s\" %s", getenv("QWEN3DM_ISA"), reason);
+	rt->threads = q3_threads_create(o->threads == 0 ? q3_threads_available() : o->threads, err);
+	if (rt->threads == NULL)
+		return err->code;
+	code = q3_kv_pool_init(&rt->kv, info->n_layers, info->n_kv_heads, info->head_dim, o->kv_f32,
+	                       rt->context_length, o->kv_bytes, err);
+	if (code == Q3_OK)
+		code = allocate(rt, err);
+	if (code == Q3_OK)
+		set_rope_frequencies(rt);
+	return code;
+}
+
+q3_runtime *
+q3_runtime_create(const q3_model *m, const q3_runtime_options *options, q3_error *err)
+{
+	const q3_runtime_options defaults = {0};
+	q3_error local;
+	q3_runtime *rt = calloc(1, sizeof(*rt));
+
+	if (err == NULL)
+		err = &local;
+	if (rt == NULL)
+	{
+		q3_fail(err, Q3_ERR_MEMORY, "out of memory");
+		return NULL;
+	}
+	rt->model = m;
+	if (create(rt, options != NULL ? options : &defaults, err) != Q3_OK)
+	{
+		q3_runtime_free(rt);
+		return NULL;
+	}
+	return rt;
+}
+
+void
+q3_runtime_free(q3_runtime *rt)
+{
+	if (rt == NULL)
+		return;
+	q3_threads_free(rt->threads);
+	q3_kv_pool_free(&rt->kv);
+	if (rt->memory != NULL)
+		munmap(rt->memory, rt->memory_bytes);
+	free(rt);
+}
+
+void
+q3_runtime_get_info(const q3_runtime *rt, q3_runtime_info *info)
+{
+	*info = (q3_runtime_info){
+	    .isa = rt->kernels->name,
+	    .threads = q3_threads_count(rt->threads),
+	    .context_length = rt->context_length,
+	    .max_batch_tokens = rt->max_batch_tokens,
+	    .kv_bytes = rt->kv.bytes,
+	    .scratch_bytes = rt->memory_bytes,
+	    .kv_block_tokens = Q3_KV_BLOCK,
+	    .kv_blocks = rt->kv.n_blocks,
+	    .kv_blocks_free = rt->kv.n_free,
+	};
+}
+
+q3_seq *
+q3_seq_create(q3_runtime *rt)
+{
+	return q3_kv_seq_create(&rt->kv);
+}
