@@ -160,7 +160,7 @@ tsan: $(TSAN_BIN)
 
 fuzz-corpus: $(CORPUS_BIN)
 	@set -e; for t in $(CORPUS_BIN); do \
-		echo "== $$t"; $$t test/fuzz/corpus/$${t##*/fuzz_}/*; done
+		echo "== $$t"; $$t test/fuzz/corpus/$${t##*/fuzz_}; done
 
 # New finds stay in build/fuzz; what is worth keeping is moved to test/fuzz/corpus by hand.
 fuzz: $(FUZZ_BIN)

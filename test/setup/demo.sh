@@ -68,7 +68,7 @@ show()
 {
 	local statement=$1
 	shift
-	printf '\n%s\n' "$statement" | sed 's/^./demo=# &/'
+	printf '\n%s\n' "$statement" | sed '2s/^/demo=# /; 3,$s/^/demo-# /'
 	sql "$@" -P null=∅ -c "$statement"
 }
 
@@ -121,18 +121,18 @@ FROM qwen_model_status;" -x
 	END
 	show "SELECT id, body FROM tickets ORDER BY id LIMIT 3;"
 
-	section "3. The model answers in a SELECT"
+	section "3. The model answers in a SELECT (it is a tiny one: this shows the plumbing, not Qwen3's wit)"
 	show "SELECT id, qwen_infer('Summarize this message in at most eight words: ' || body,
-                      max_tokens => 24, temperature => 0) AS summary
-FROM tickets ORDER BY id LIMIT 5;"
+                      max_tokens => 40) AS summary
+FROM tickets ORDER BY id LIMIT 3;"
 	show "SELECT value, mode, reason, prompt_tokens, output_tokens,
        round(confidence::numeric, 3) AS confidence, round(latency_ms) AS latency_ms, finish
-FROM qwen_infer_details('What is the capital of France? Answer in one sentence.',
-                        temperature => 0);" -x
+FROM qwen_infer_details('What is the capital of France? Answer in one sentence.');" -x
 	show "SELECT id, qwen_count_tokens(body) AS tokens FROM tickets ORDER BY tokens DESC LIMIT 3;"
 
 	section "4. An answer as a stream: one row for each piece, while it is written"
-	show "SELECT qwen_stream('Count from one to five.', max_tokens => 24, temperature => 0) AS piece;"
+	show "SELECT to_char(clock_timestamp(), 'SS.MS') AS second,
+       qwen_stream('What is a database?', max_tokens => 12) AS piece;"
 
 	cancelled_call
 }

@@ -82,7 +82,7 @@ exports()
 corpus()
 {
 	local name=$1
-	find "test/fuzz/corpus/$name" -type f -print0 | xargs -0 -r "$Q3_BUILD/san/fuzz_$name" &&
+	"$Q3_BUILD/san/fuzz_$name" "test/fuzz/corpus/$name" &&
 		echo "ok - fuzz_$name survives the $(find "test/fuzz/corpus/$name" -type f | wc -l) files of its corpus"
 }
 
