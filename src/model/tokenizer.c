@@ -91,11 +91,20 @@ q3_tokens_free(q3_tokens *tokens)
  * Making
  * ------------------------------------------------------------------------------------------ */
 
-/* A name from the file, cut to what an error message can hold. */
-static int
-shown(q3_str s)
+/* A name from the file as an error message can hold it: short, and of printable ASCII only. */
+typedef struct shown_name
 {
-	return (int) (s.len < 64 ? s.len : 64);
+	char text[64];
+} shown_name;
+
+static shown_name
+show(q3_str name)
+{
+	shown_name shown = {""};
+
+	for (size_t i = 0; i < name.len && i + 1 < sizeof(shown.text); i++)
+		shown.text[i] = name.data[i] >= ' ' && name.data[i] <= '~' ? name.data[i] : '?';
+	return shown;
 }
 
 static q3_code
@@ -107,8 +116,8 @@ choose_kind(q3_tokenizer *tok, const q3_gguf *g, q3_error *err)
 		return q3_fail(err, Q3_ERR_FORMAT, "model file has no tokenizer.ggml.model");
 	if (model.len != 4 || memcmp(model.data, "gpt2", 4) != 0)
 	{
-		q3_fail(err, Q3_ERR_UNSUPPORTED, "tokenizer model \"%.*s\" is not supported", shown(model),
-		        model.data);
+		q3_fail(err, Q3_ERR_UNSUPPORTED, "tokenizer model \"%s\" is not supported",
+		        show(model).text);
 		q3_error_detail(err, "Only byte-level BPE (\"gpt2\") is.");
 		return Q3_ERR_UNSUPPORTED;
 	}
@@ -123,8 +132,7 @@ choose_kind(q3_tokenizer *tok, const q3_gguf *g, q3_error *err)
 		tok->nfc = pre_tokenizers[i].nfc;
 		return Q3_OK;
 	}
-	q3_fail(err, Q3_ERR_UNSUPPORTED, "pre-tokenizer \"%.*s\" is not supported", shown(pre),
-	        pre.data);
+	q3_fail(err, Q3_ERR_UNSUPPORTED, "pre-tokenizer \"%s\" is not supported", show(pre).text);
 	q3_error_detail(err, "Supported are \"qwen2\", \"smollm\" and \"gpt-2\".");
 	return Q3_ERR_UNSUPPORTED;
 }

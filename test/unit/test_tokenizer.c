@@ -643,6 +643,8 @@ test_bad_files(void **state)
 	expect_error(Q3_ERR_FORMAT, "tokenizer.ggml.model");
 	small_begin(&small, "falcon");
 	expect_error(Q3_ERR_UNSUPPORTED, "\"falcon\"");
+	small.pre = "\xff\n";
+	expect_error(Q3_ERR_UNSUPPORTED, "\"??\"");
 	small.pre = NULL;
 	expect_error(Q3_ERR_UNSUPPORTED, "pre-tokenizer");
 	small_begin(&small, "qwen2");
