@@ -412,11 +412,11 @@ q3_utf8_repair(const char *text, size_t len, size_t *out_len)
 		if (n == 0) /* cut off at the end */
 			n = len - i;
 	}
-	if (!ok)
+	if (!ok || !append(&out, "", 1))
 	{
 		free(out.data);
 		return NULL;
 	}
-	*out_len = out.len;
+	*out_len = out.len - 1;
 	return out.data;
 }
