@@ -55,17 +55,12 @@ q3_tool_add_text(cJSON *object, const char *key, const char *text, size_t len)
 {
 	size_t n;
 	char *repaired = text != NULL ? q3_utf8_repair(text, len, &n) : NULL;
-	char *z = repaired != NULL ? realloc(repaired, n + 1) : NULL;
 
-	if (z == NULL)
-	{
-		free(repaired);
+	if (repaired != NULL)
+		cJSON_AddStringToObject(object, key, repaired);
+	else
 		cJSON_AddNullToObject(object, key);
-		return;
-	}
-	z[n] = '\0';
-	cJSON_AddStringToObject(object, key, z);
-	free(z);
+	free(repaired);
 }
 
 void
