@@ -21,7 +21,9 @@
 
 extern void openblas_set_num_threads(int n);
 
+#ifndef WEIGHT_BYTES
 #define WEIGHT_BYTES ((size_t) 192 << 20)
+#endif
 
 static double
 now(void)

@@ -25,7 +25,7 @@ is($node->safe_psql('postgres', 'SELECT state FROM qwen_model_status'),
 	'not loaded', 'the status says so too');
 is($node->safe_psql('postgres', 'SELECT count(*) FROM qwen_stat_activity'),
 	'0', 'no activity');
-like($node->safe_psql('postgres', 'SHOW qwen3dm.mode'), qr/^auto$/, 'settings are known');
+like($node->safe_psql('postgres', q{LOAD 'qwen3dm'; SHOW qwen3dm.mode}), qr/^auto$/, 'settings are known');
 
 # NULL in, NULL out: needs no model.
 is($node->safe_psql('postgres', 'SELECT qwen_infer(NULL::text) IS NULL'), 't', 'NULL gives NULL');

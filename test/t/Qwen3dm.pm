@@ -95,13 +95,17 @@ sub within
 sub start_call
 {
 	my ($node, $sql, %opt) = @_;
-	my %call = (in => '', out => '', err => '', started => time());
+	my %call = (out => '', err => '', started => time());
+	# From a file: IPC::Run feeds a pipe only while somebody waits for the program.
+	my $file = PostgreSQL::Test::Utils::tempdir() . '/call.sql';
+	append_to_file($file, "$sql\n");
 	my $connstr = $node->connstr($opt{dbname} || 'postgres');
 
 	$connstr .= " user=$opt{user}" if $opt{user};
 	$connstr .= " application_name=" . ($opt{name} || 'call');
-	$call{handle} = IPC::Run::start([ 'psql', '-XAtq', '-v', 'ON_ERROR_STOP=1', '-d', $connstr ],
-		'<', \$sql, '>', \$call{out}, '2>', \$call{err});
+	$call{handle} = IPC::Run::start(
+		[ 'psql', '-XAtq', '-v', 'ON_ERROR_STOP=1', '-f', $file, '-d', $connstr ],
+		'<', '/dev/null', '>', \$call{out}, '2>', \$call{err});
 	return \%call;
 }
 
