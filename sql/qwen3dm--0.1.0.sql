@@ -165,7 +165,7 @@ IS 'the text of tokens';
 CREATE FUNCTION @extschema@.qwen3dm_version()
 RETURNS pg_catalog.text
 AS 'MODULE_PATHNAME', 'qwen3dm_version'
-LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+LANGUAGE C STABLE STRICT PARALLEL SAFE;
 
 COMMENT ON FUNCTION @extschema@.qwen3dm_version()
 IS 'version of the library that the server has loaded';

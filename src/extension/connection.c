@@ -33,6 +33,7 @@
 #define POLL_MS 1000               /* for a state that no event announces */
 #define POLL_CLIENT_MS 100         /* where the system does not report a closed socket */
 #define NOT_STARTED_MS 5000        /* a worker that has not started by then will not */
+#define NO_SOCKET_MS 2000          /* a ready engine whose socket is gone is noticed by then */
 
 static struct
 {
@@ -132,11 +133,29 @@ try_connect(void)
 	return PGINVALID_SOCKET;
 }
 
+/* How long a failure to connect to an engine that is ready may be a matter of time. */
+static int
+patience_ms(int connect_errno)
+{
+	switch (connect_errno)
+	{
+		case EAGAIN: /* the queue of the socket is full */
+		case EINTR:
+			return qwen3dm_start_timeout;
+		case ECONNREFUSED: /* the worker left, and will have said so in a moment */
+		case ENOENT:
+			return NO_SOCKET_MS;
+		default:
+			return 0;
+	}
+}
+
 /* Connects, once the engine is ready, however often it takes; or raises an error. */
 static pgsocket
 connect_to_engine(void)
 {
 	TimestampTz since = GetCurrentTimestamp();
+	TimestampTz failing_since = 0;
 
 	for (;;)
 	{
@@ -146,9 +165,9 @@ connect_to_engine(void)
 		sock = try_connect();
 		if (sock != PGINVALID_SOCKET)
 			return sock;
-		/* The queue of the socket is full, or the worker is about to notice that all is over. */
-		if ((errno != EAGAIN && errno != ECONNREFUSED && errno != ENOENT && errno != EINTR) ||
-		    TimestampDifferenceExceeds(since, GetCurrentTimestamp(), qwen3dm_start_timeout))
+		if (failing_since == 0)
+			failing_since = GetCurrentTimestamp();
+		if (TimestampDifferenceExceeds(failing_since, GetCurrentTimestamp(), patience_ms(errno)))
 			ereport(ERROR, (errcode(ERRCODE_CANNOT_CONNECT_NOW),
 			                errmsg("could not connect to the qwen3dm engine: %m")));
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, 10,

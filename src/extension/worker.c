@@ -9,8 +9,8 @@
  *
  * When the engine dies it is started again after a pause that grows from 0.1 to 10 seconds. When
  * there is a reason why it cannot serve (a bad file, say), or it died FAILURES_TO_GIVE_UP times
- * without becoming ready, the state is "failed", and the worker tries again every RETRY_SECONDS, on
- * reload, and as soon as the file is another one.
+ * before the model was loaded, the state is "failed", and the worker tries again every
+ * RETRY_SECONDS, on reload, and as soon as the file is another one.
  */
 #include "postgres.h"
 
@@ -44,7 +44,7 @@
 #define RETRY_SECONDS 30
 #define WATCH_FILE_MS 2000
 #define FAILURES_TO_GIVE_UP 5
-#define GOOD_RUN_MS 10000  /* an engine that lived that long starts the count anew */
+#define GOOD_RUN_MS 10000  /* an engine that served so long starts the count anew */
 #define STOP_GRACE_MS 500  /* from asking to killing, when the engine is replaced */
 #define DEATH_GRACE_MS 100 /* from its closing the control socket to killing it */
 #define LEAVE_GRACE_MS 60  /* from asking to killing, when we leave */
@@ -67,7 +67,9 @@ static struct
 	TimestampTz wake_at;              /* PAUSE: try again; ENDING: lose patience */
 	bool replace;                     /* ENDING: we wanted it to end */
 	bool told_why;                    /* the engine explained its failure */
-	int failures;                     /* in a row */
+	TimestampTz ready_at;             /* when the engine became ready; 0: not yet */
+	int deaths;                       /* in a row, without a good run between them */
+	int stillborn;                    /* of these, the last so many did not become ready */
 	bool was_started;                 /* an engine was started before */
 	int64 base_requests, base_errors; /* counters of the engines before this one */
 	int64 base_prompt_tokens, base_output_tokens;
@@ -307,6 +309,7 @@ start_engine(void)
 		worker.status.restarts++;
 	worker.was_started = true;
 	worker.told_why = false;
+	worker.ready_at = 0;
 	worker.phase = PHASE_RUNNING;
 	worker.status.started_at = GetCurrentTimestamp();
 	/* A reason stays to be seen until this engine does better. */
@@ -354,19 +357,21 @@ engine_died(pid_t pid, int wait_status)
 	}
 	ereport(LOG, (errmsg("qwen3dm: engine (PID %d) is gone: %s", (int) pid, how)));
 
-	if (TimestampDifferenceExceeds(worker.status.started_at, now, GOOD_RUN_MS))
-		worker.failures = 0;
-	worker.failures++;
-	if (worker.failures >= FAILURES_TO_GIVE_UP)
+	worker.stillborn = worker.ready_at == 0 ? worker.stillborn + 1 : 0;
+	if (worker.ready_at != 0 && TimestampDifferenceExceeds(worker.ready_at, now, GOOD_RUN_MS))
+		worker.deaths = 0;
+	worker.deaths++;
+	if (worker.stillborn >= FAILURES_TO_GIVE_UP)
 	{
-		pause_failed(psprintf("the engine ended %d times in a row: %s", worker.failures, how),
+		pause_failed(psprintf("the engine ended %d times before the model was loaded: %s",
+		                      worker.stillborn, how),
 		             "The server log, or the system's log of processes killed for memory, may say "
 		             "why.");
 		return;
 	}
 	clear_reason();
 	SET_TEXT(worker.status.message, psprintf("the engine stopped: %s", how));
-	pause_ms = Min(100 << (worker.failures - 1), 10000);
+	pause_ms = Min(100 << Min(worker.deaths - 1, 7), 10000);
 	pause_until(TimestampTzPlusMilliseconds(now, pause_ms), QWEN3DM_RESTARTING);
 }
 
@@ -454,7 +459,10 @@ take_status(const q3p_status *m)
 	{
 		clear_reason();
 		if (before != QWEN3DM_READY)
+		{
+			worker.ready_at = GetCurrentTimestamp();
 			remember_loaded_file();
+		}
 	}
 	else if (now == QWEN3DM_FAILED)
 	{
@@ -550,7 +558,7 @@ reload(void)
 	Qwen3dmLoadedFile file;
 
 	ProcessConfigFile(PGC_SIGHUP);
-	worker.failures = 0;
+	worker.deaths = worker.stillborn = 0;
 	read_config(&config);
 	look_at_file(config.model, &file);
 
