@@ -302,6 +302,12 @@ qwen3dm_connection_append(size_t size)
 
 	if (conn.out_pos == conn.out.len)
 		empty_buffer(&conn.out, &conn.out_pos);
+	else if (conn.out_pos > conn.out.len / 2)
+	{
+		memmove(conn.out.data, conn.out.data + conn.out_pos, conn.out.len - conn.out_pos);
+		conn.out.len -= conn.out_pos;
+		conn.out_pos = 0;
+	}
 	enlargeStringInfo(&conn.out, (int) size);
 	room = conn.out.data + conn.out.len;
 	conn.out.len += size;

@@ -23,7 +23,7 @@ typedef enum Qwen3dmState
 
 /*
  * Plain data: no pointers, so that it can be copied out as it is. Strings end in NUL and are valid
- * UTF-8, except model, which is a path. Counters run since the server started.
+ * UTF-8. Counters run since the server started.
  */
 typedef struct Qwen3dmStatus
 {

@@ -92,6 +92,7 @@ set_text(char *field, size_t size, const char *data, size_t len)
 	{
 		len = strnlen(data, len);
 		n = pg_encoding_mbcliplen(PG_UTF8, data, (int) Min(len, size * 2), (int) size - 1);
+		n = Min(n, len); /* a broken last character would reach beyond the end */
 		memcpy(field, data, n);
 	}
 	field[n] = '\0';
