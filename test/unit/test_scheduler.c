@@ -59,8 +59,9 @@ on_done(void *arg, q3_job *job)
 	f->n_done++;
 }
 
+/* With a KV cache for so many tokens. */
 static void
-open_fixture(fixture *f, int32_t context, int32_t max_batch, int32_t sequences)
+open_pool(fixture *f, int32_t context, int32_t max_batch, int32_t kv_tokens)
 {
 	q3_runtime_options options = {
 	    .threads = 1, .context_length = context, .max_batch_tokens = max_batch, .kv_f32 = true};
@@ -68,14 +69,21 @@ open_fixture(fixture *f, int32_t context, int32_t max_batch, int32_t sequences)
 	q3_error err = {0};
 
 	memset(f, 0, sizeof(*f));
-	options.kv_bytes = (uint64_t) sequences * (uint64_t) context * TINY_LAYERS * TINY_KV_HEADS *
-	                   TINY_HEAD_DIM * 2 * sizeof(float);
+	options.kv_bytes =
+	    (uint64_t) kv_tokens * TINY_LAYERS * TINY_KV_HEADS * TINY_HEAD_DIM * 2 * sizeof(float);
 	f->rt = q3_runtime_create(model, &options, &err);
 	assert_non_null(f->rt);
 	q3_runtime_get_info(f->rt, &f->info);
 	q3_preparer_init(&f->preparer, model, f->info.context_length);
 	f->s = q3_scheduler_create(model, f->rt, &events, &err);
 	assert_non_null(f->s);
+}
+
+/* With one for so many sequences of the whole context. */
+static void
+open_fixture(fixture *f, int32_t context, int32_t max_batch, int32_t sequences)
+{
+	open_pool(f, context, max_batch, context * sequences);
 }
 
 static void
@@ -317,31 +325,50 @@ test_what_never_fits_is_an_error(void **state)
 {
 	fixture f;
 	q3_job_options o = options_for("hello", 500);
-	q3_scheduler_events events = {.text = on_text, .done = on_done};
-	q3_runtime_options small = {.threads = 1, .context_length = 4096, .max_batch_tokens = 64};
-	q3_error err = {0};
 	probe *p;
 
 	(void) state;
-	small.kv_bytes = 256 * TINY_LAYERS * TINY_KV_HEADS * TINY_HEAD_DIM * 2 * 2;
-	memset(&f, 0, sizeof(f));
-	f.rt = q3_runtime_create(model, &small, &err);
-	if (f.rt == NULL) /* a runtime may refuse a pool smaller than one context: as good */
-		return;
-	events.arg = &f;
-	q3_runtime_get_info(f.rt, &f.info);
-	q3_preparer_init(&f.preparer, model, f.info.context_length);
-	f.s = q3_scheduler_create(model, f.rt, &events, &err);
-	assert_non_null(f.s);
+	open_pool(&f, 4096, 64, 256); /* a cache that is smaller than the context */
+	p = make(&f, &o);
+	q3_scheduler_submit(f.s, &p->job);
+	assert_int_equal(p->done, 1);
+	assert_int_equal(p->job.error.code, Q3_ERR_TOO_LONG);
+	assert_string_equal(p->job.error.message,
+	                    "request needs room for 504 tokens, but the key-value cache holds 256");
+	assert_false(q3_scheduler_step(f.s));
+	discard(p);
+	o.max_tokens = 251;
 	p = make(&f, &o);
 	q3_scheduler_submit(f.s, &p->job);
 	run_all(&f);
-	assert_int_equal(p->done, 1);
-	if (f.info.kv_blocks * f.info.kv_block_tokens < 504)
-		assert_int_equal(p->job.error.code, Q3_ERR_TOO_LONG);
-	else
-		assert_int_equal(p->job.error.code, Q3_OK);
+	assert_int_equal(p->job.error.code, Q3_OK);
 	discard(p);
+	close_fixture(&f);
+}
+
+/* An error of the forward pass ends the jobs that were in it, and no other. */
+static void
+test_failed_pass(void **state)
+{
+	fixture f;
+	q3_job_options o = options_for("hello", 5);
+	probe *bad, *good;
+
+	(void) state;
+	open_fixture(&f, 64, 64, 2);
+	bad = make(&f, &o);
+	good = make(&f, &o);
+	bad->job.prompt.ids[2] = TINY_VOCAB + 5; /* no such token */
+	q3_scheduler_submit(f.s, &bad->job);
+	q3_scheduler_step(f.s);
+	assert_int_equal(bad->done, 1);
+	assert_int_equal(bad->job.error.code, Q3_ERR_INVALID);
+	q3_scheduler_submit(f.s, &good->job);
+	run_all(&f);
+	assert_int_equal(good->job.error.code, Q3_OK);
+	assert_int_equal(q3_output_n_tokens(good->job.output), 5);
+	discard(bad);
+	discard(good);
 	close_fixture(&f);
 }
 
@@ -688,6 +715,7 @@ main(void)
 	    cmocka_unit_test(test_jobs_wait_for_room),
 	    cmocka_unit_test(test_more_jobs_than_rows),
 	    cmocka_unit_test(test_what_never_fits_is_an_error),
+	    cmocka_unit_test(test_failed_pass),
 	    cmocka_unit_test(test_answer_ends_at_the_context),
 	    cmocka_unit_test(test_bad_requests_are_refused),
 	    cmocka_unit_test(test_cancel_frees_room),
