@@ -418,6 +418,90 @@ test_questions_without_reading(void **state)
 	client_close(&other);
 }
 
+static uint32_t
+dice(uint64_t *state, uint32_t sides)
+{
+	*state = *state * 6364136223846793005u + 1442695040888963407u;
+	return (uint32_t) (*state >> 33) % sides;
+}
+
+static void
+random_request(client *c, uint64_t *state)
+{
+	static const uint32_t kinds[] = {Q3P_GENERATE, Q3P_STREAM,       Q3P_LOGPROB,
+	                                 Q3P_TOKENIZE, Q3P_COUNT_TOKENS, 99};
+	static char text[3000];
+	const q3p_bytes stops[] = {{"ab", 2}, {"", 0}};
+	q3p_request m = request(kinds[dice(state, 6)], "", (int32_t) dice(state, 60));
+
+	memset(text, 'k', sizeof(text));
+	m.mode = dice(state, 3);
+	m.thinking = dice(state, 4) == 0;
+	m.has_temperature = dice(state, 2);
+	m.temperature = dice(state, 20) / 10.0;
+	m.seed = dice(state, 1000);
+	m.n_stops = dice(state, 20) == 0 ? 2 : dice(state, 2);
+	m.prompt = (q3p_bytes){text, dice(state, dice(state, 10) == 0 ? 3000 : 100)};
+	client_request(c, dice(state, 30), &m, stops);
+}
+
+/* Takes what has come; the socket must not be waited for. */
+static void
+drop_answers(client *c)
+{
+	char data[65536];
+
+	while (recv(c->fd, data, sizeof(data), MSG_DONTWAIT) > 0)
+		;
+}
+
+/* Clients that come, ask, cancel and go as they like: in the end nothing is held. */
+static void
+test_restless_clients(void **state)
+{
+	enum
+	{
+		N = 6
+	};
+	client clients[N], watcher;
+	uint64_t random = 4711;
+	frame f;
+	q3p_result r;
+	q3p_request m = request(Q3P_GENERATE, "x", 3);
+
+	(void) state;
+	for (int i = 0; i < N; i++)
+		client_open(&clients[i], &shared);
+	for (int turn = 0; turn < 3000; turn++)
+	{
+		client *c = &clients[dice(&random, N)];
+		uint32_t what = dice(&random, 100);
+
+		if (what < 40)
+			random_request(c, &random);
+		else if (what < 65)
+			client_plain(c, Q3P_CANCEL, dice(&random, 30));
+		else if (what < 75)
+			client_plain(c, Q3P_ACTIVITY, 0);
+		else if (what < 97)
+			drop_answers(c);
+		else
+		{
+			client_close(c);
+			client_open(c, &shared);
+		}
+	}
+	for (int i = 0; i < N; i++)
+		client_close(&clients[i]);
+	client_open(&watcher, &shared);
+	wait_idle(&watcher);
+	client_request(&watcher, 1, &m, NULL);
+	r = client_result(&watcher, &f);
+	assert_int_equal(r.output_tokens, 3);
+	free(f.payload);
+	client_close(&watcher);
+}
+
 /* ---------------------------------------------------------------------------------------------
  * Malformed frames
  * --------------------------------------------------------------------------------------------- */
@@ -666,6 +750,7 @@ main(void)
 	    cmocka_unit_test(test_closed_connection_frees_its_requests),
 	    cmocka_unit_test(test_slow_reader),
 	    cmocka_unit_test(test_questions_without_reading),
+	    cmocka_unit_test(test_restless_clients),
 	    cmocka_unit_test(test_malformed_frames),
 	    cmocka_unit_test(test_frames_in_pieces),
 	    cmocka_unit_test(test_status_tells_states_and_numbers),
