@@ -2,10 +2,10 @@
  * client.c: the requests of this backend.
  *
  * Requests live in a memory context each, below one that belongs to the session, and are linked in
- * one list: so a stream of errors, aborts and dropped cursors can take them away in any order. When
- * the engine must be told that nobody waits any more, the connection is closed if only such
- * requests are on it, which cannot fail; otherwise CANCEL is sent, and only if that cannot be sent
- * at once the connection is closed all the same. Answers to requests that are gone are dropped.
+ * one list, so that errors, aborts and dropped cursors can take them away in any order. When the
+ * engine must be told that nobody waits any more, the connection is closed if only such requests
+ * are on it, which cannot fail; otherwise CANCEL is sent, and only if that cannot be sent at once
+ * the connection is closed all the same. Answers to requests that are gone are dropped.
  */
 #include "postgres.h"
 
