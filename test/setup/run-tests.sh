@@ -154,6 +154,7 @@ server_tests()
 		PERL5LIB="$pgxs/test/perl:$Q3_AREA/t" \
 		PG_REGRESS="$pgxs/test/regress/pg_regress" \
 		TESTDIR="$Q3_AREA/tmp" PG_TEST_PORT_DIR="$Q3_AREA/tmp/ports" \
+		PG_TEST_TIMEOUT_DEFAULT="${PG_TEST_TIMEOUT_DEFAULT:-60}" \
 		Q3_TINY_MODEL="$Q3_AREA/models/tiny.gguf" Q3_SLOW_MODEL="$Q3_AREA/models/slow.gguf" \
 		prove "$@"
 }

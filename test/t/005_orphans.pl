@@ -18,11 +18,15 @@ sub worker_pid
 # kill -9 of the postmaster while an answer is written.
 my $call = start_long_call($node);
 my $engine = engine_pid($node);
+my $backend = $node->safe_psql('postgres', 'SELECT pid FROM qwen_stat_activity');
+my ($postmaster) = slurp_file($node->data_dir . '/postmaster.pid') =~ /^(\d+)/;
 my $since = time();
 $node->kill9;
 ok(wait_gone($engine, 5), 'kill -9 of the postmaster: the engine is gone');
 took(time() - $since, 2, 'engine gone after kill -9 of the postmaster');
 finish_call($call);
+# A new postmaster refuses to start while one of the old processes is in the process table.
+ok(within(10, sub { !kill(0, $postmaster) && !kill(0, $backend) }), 'so is the waiting backend');
 ok($node->start(fail_ok => 1), 'the server starts again: no stale socket, no orphan');
 wait_for_state($node, 'ready');
 
@@ -53,7 +57,7 @@ wait_for_state($node, 'ready');
 $engine = engine_pid($node);
 kill('KILL', worker_pid());
 ok(wait_gone($engine, 5), 'kill -9 of the worker: the engine is gone');
-ok($node->poll_query_until('postgres', 'SELECT true'), 'the server recovers');
+ok(wait_for_server($node), 'the server recovers');
 wait_for_state($node, 'ready');
 isnt(engine_pid($node), $engine, 'with a new engine');
 is($node->safe_psql('postgres', q{SELECT qwen_infer('a', max_tokens => 3) IS NOT NULL}),

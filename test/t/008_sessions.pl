@@ -18,6 +18,12 @@ sub question
 	return "qwen_infer('Question $i: $words', max_tokens => " . (20 + $i * 3) . ", $how)";
 }
 
+sub repeated
+{
+	my ($question, $times) = @_;
+	return "SELECT $question;\n" x $times;
+}
+
 my @alone = map { $node->safe_psql('postgres', 'SELECT ' . question($_)) } 1 .. $sessions;
 cmp_ok(scalar(keys %{ { map { $_ => 1 } @alone } }), '>', $sessions / 2, 'the answers differ');
 
@@ -32,7 +38,7 @@ for my $i (1 .. 2)
 
 # All at once, each several times in a row.
 my $since = time();
-@calls = map { start_call($node, ('SELECT ' . question($_) . ";\n") x 3) } 1 .. $sessions;
+@calls = map { start_call($node, repeated(question($_), 3)) } 1 .. $sessions;
 my ($wrong, $failed) = (0, 0);
 for my $i (1 .. $sessions)
 {
@@ -54,7 +60,7 @@ is( $node->safe_psql('postgres', qq{
 	't', 'an array of prompts gives the answers of its elements');
 
 # Neighbours that are cancelled change nothing.
-my $survivor = start_call($node, ('SELECT ' . question(5) . ";\n") x 10);
+my $survivor = start_call($node, repeated(question(5), 10));
 for my $i (1 .. 5)
 {
 	my $victim = start_call($node,

@@ -45,7 +45,7 @@ my $victim = $node->background_psql('postgres', on_error_die => 0, on_error_stop
 kill('KILL', $victim->query_safe('SELECT pg_backend_pid()'));
 ok(wait_gone($engine, 5), 'crash restart: the old engine is gone');
 eval { $victim->quit; };
-ok($node->poll_query_until('postgres', 'SELECT true'), 'crash restart: the server is back');
+ok(wait_for_server($node), 'crash restart: the server is back');
 wait_for_state($node, 'ready');
 is($node->safe_psql('postgres', q{SELECT qwen_infer('a', max_tokens => 3) IS NOT NULL}), 't', 'crash restart: calls work');
 

@@ -8,7 +8,7 @@ use Test::More;
 use Time::HiRes qw(time);
 
 my $node = qwen_node('stream', model => slow_model());
-my $args = q{('Tell me something.', max_tokens => 200, temperature => 0, seed => 1)};
+my $args = q{('Tell me something.', max_tokens => 60, temperature => 0, seed => 1)};
 
 my $whole = $node->safe_psql('postgres', "SELECT qwen_infer$args");
 my $joined = $node->safe_psql('postgres',
@@ -19,25 +19,39 @@ cmp_ok($pieces, '>', 10, 'there are many of them');
 is($node->safe_psql('postgres', "SELECT count(*) FROM qwen_stream$args s(t) WHERE t = '' OR t IS NULL"),
 	'0', 'and none is empty');
 
-# In the select list rows reach the client one by one: note when each arrives.
-my $sql = "SELECT qwen_stream('Tell me something.', max_tokens => 300, temperature => 0);";
-my (@arrived, $buffer);
-my $started = time();
-my $handle = IPC::Run::start(
-	[ 'psql', '-XAtq', '--set=FETCH_COUNT=1', '-d', $node->connstr('postgres') ],
-	'<', \$sql, '>', sub { push @arrived, time() - $started; $buffer .= $_[0]; });
-IPC::Run::finish($handle);
-cmp_ok(scalar(@arrived), '>', 5, 'psql receives the rows in several pieces');
-diag(sprintf('first row after %.0f ms, last after %.0f ms, %d pieces',
-		$arrived[0] * 1000, $arrived[-1] * 1000, scalar(@arrived)));
-cmp_ok($arrived[0], '<', $arrived[-1] / 2, 'the first row arrives long before the last');
+# When each piece of a program's output arrives.
+sub arrivals
+{
+	my @command = @_;
+	my @at;
+	my $started = time();
+	my $handle =
+	  IPC::Run::start(\@command, '<', '/dev/null', '>', sub { push @at, time() - $started; });
+	IPC::Run::finish($handle);
+	return @at;
+}
+
+# In the select list rows reach the client one by one. COPY, because psql prints what that sends as
+# it comes; stdbuf, because the pipe would make psql collect.
+my $sql = q{SELECT qwen_stream('Tell me something.', max_tokens => 100, temperature => 0)};
+my @at = arrivals('stdbuf', '-o0', 'psql', '-XAtq', '-d', $node->connstr('postgres'),
+	'-c', "COPY ($sql) TO STDOUT");
+diag(sprintf('first row after %.0f ms, last after %.0f ms, in %d pieces',
+		$at[0] * 1000, $at[-1] * 1000, scalar(@at)));
+cmp_ok(scalar(@at), '>', 10, 'the rows arrive in many pieces');
+cmp_ok($at[0], '<', $at[-1] / 2, 'the first long before the last');
+
+# psql's FETCH_COUNT reads through a cursor.
+@at = arrivals('psql', '-XAtq', '-d', $node->connstr('postgres'), '-v', 'FETCH_COUNT=1', '-c', $sql);
+cmp_ok(scalar(@at), '>', 10, 'FETCH_COUNT: the rows arrive in many pieces');
+cmp_ok($at[0], '<', $at[-1] / 2, 'FETCH_COUNT: the first long before the last');
 
 # A cursor reads as it likes, other statements in between.
 my $session = $node->background_psql('postgres');
 $session->query_safe("BEGIN; DECLARE c CURSOR FOR $sql");
 my $since = time();
 isnt($session->query_safe('FETCH 1 FROM c'), '', 'FETCH gives the first row');
-took(time() - $since, $arrived[-1], 'the first FETCH');
+took(time() - $since, $at[-1], 'the first FETCH');
 is($session->query_safe('SELECT 42'), '42', 'another statement in between');
 is($session->query_safe(q{SELECT qwen_count_tokens('abc') > 0}), 't', 'even one of ours');
 isnt($session->query_safe('FETCH 1 FROM c'), '', 'the next row');

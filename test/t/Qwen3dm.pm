@@ -15,7 +15,7 @@ use Test::More;
 use Time::HiRes qw(sleep time);
 
 our @EXPORT = qw(
-  tiny_model slow_model qwen_node wait_for_state status_of engine_pid running idle
+  tiny_model slow_model qwen_node wait_for_state wait_for_server status_of engine_pid running idle
   start_call start_long_call finish_call wait_running took process_exists wait_gone within
 );
 
@@ -38,7 +38,7 @@ sub qwen_node
 	$node->append_conf('postgresql.conf', "shared_preload_libraries = 'qwen3dm'\n")
 	  unless defined $opt{preload} && !$opt{preload};
 	$node->append_conf('postgresql.conf', "qwen3dm.model = '$model'\nqwen3dm.threads = 2\n"
-		  . ($opt{conf} || ''));
+		  . "restart_after_crash = on\n" . ($opt{conf} || ''));
 	$node->start;
 	$node->safe_psql('postgres', 'CREATE EXTENSION qwen3dm');
 	wait_for_state($node, 'ready') unless defined $opt{ready} && !$opt{ready};
@@ -51,6 +51,13 @@ sub wait_for_state
 	return $node->poll_query_until('postgres', 'SELECT state FROM qwen_model_status', $state)
 	  || BAIL_OUT("the model does not become $state: "
 		  . $node->safe_psql('postgres', 'SELECT * FROM qwen_model_status'));
+}
+
+# Waits for the end of crash recovery.
+sub wait_for_server
+{
+	my ($node) = @_;
+	return within(60, sub { system_log('pg_isready', '-q', '-d', $node->connstr) == 0 });
 }
 
 sub status_of
