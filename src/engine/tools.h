@@ -59,7 +59,7 @@ typedef struct q3_tool_model
 #define Q3_TOOL_THREADS_OPTION(m)                                                                  \
 	{                                                                                              \
 		"threads", 't', Q3_OPT_INT, &(m).threads, NULL, 0, 1024, "N",                              \
-		    "compute threads (0, the default: all cores)"                                                 \
+		    "compute threads (0, the default: all cores)"                                          \
 	}
 #define Q3_TOOL_KV_OPTION(m)                                                                       \
 	{                                                                                              \
