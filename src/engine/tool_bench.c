@@ -139,7 +139,7 @@ report(bench_options *o, const char *test, int32_t n, int32_t batch)
 	cJSON_AddStringToObject(json, "mode", q3_tool_mode_name(o->model.mode));
 	cJSON_AddNumberToObject(json, "threads", o->model.info.threads);
 	cJSON_AddStringToObject(json, "isa", o->model.info.isa);
-	cJSON_AddStringToObject(json, "kv", o->model.kv != NULL ? o->model.kv : "f16");
+	cJSON_AddStringToObject(json, "kv", o->model.kv != NULL ? o->model.kv : "f32");
 	cJSON_AddNumberToObject(json, "n", n);
 	cJSON_AddNumberToObject(json, "depth", o->depth);
 	cJSON_AddNumberToObject(json, "batch", batch);

@@ -126,7 +126,7 @@ q3_tool_serve(int argc, char **argv)
 	                         .context_length = o.model.context_length,
 	                         .max_batch_tokens = o.model.max_batch_tokens,
 	                         .kv_bytes = o.model.kv_bytes,
-	                         .kv_f32 = o.model.kv != NULL && strcmp(o.model.kv, "f32") == 0};
+	                         .kv_f32 = o.model.kv == NULL || strcmp(o.model.kv, "f32") == 0};
 	code = q3_service_run(&config);
 	if (o.socket_path != NULL)
 		unlink(o.socket_path);

@@ -157,7 +157,7 @@ q3_tool_model_open(q3_tool_model *m)
 	                              .context_length = m->context_length,
 	                              .max_batch_tokens = m->max_batch_tokens,
 	                              .kv_bytes = m->kv_bytes,
-	                              .kv_f32 = m->kv != NULL && strcmp(m->kv, "f32") == 0};
+	                              .kv_f32 = m->kv == NULL || strcmp(m->kv, "f32") == 0};
 	q3_error err = {0};
 
 	m->model = q3_model_load(m->path, &load, &err);

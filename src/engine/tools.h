@@ -64,7 +64,7 @@ typedef struct q3_tool_model
 #define Q3_TOOL_KV_OPTION(m)                                                                       \
 	{                                                                                              \
 		"kv", 0, Q3_OPT_STRING, &(m).kv, NULL, 0, 0, "TYPE",                                       \
-		    "type of the key-value cache: f16 (default) or f32"                                    \
+		    "type of the key-value cache: f32 (default) or f16"                                    \
 	}
 #define Q3_TOOL_MODE_OPTION(m)                                                                     \
 	{                                                                                              \

@@ -31,7 +31,7 @@
 #define CHILD_LISTEN_FD 3
 #define CHILD_CONTROL_FD 4
 
-#define MAX_ARGUMENTS 20
+#define MAX_ARGUMENTS 32
 
 typedef struct Arguments
 {
@@ -86,6 +86,8 @@ build_arguments(Arguments *args, const Qwen3dmEngineConfig *config, const char *
 	add_number(args, "--context-length", config->context_length);
 	add_number(args, "--max-batch-tokens", config->max_batch_tokens);
 	add_number(args, "--kv-bytes", config->kv_bytes);
+	add_argument(args, "--kv");
+	add_argument(args, config->kv_f16 ? "f16" : "f32");
 	if (known_digest[0] != '\0')
 	{
 		add_argument(args, "--known-digest");

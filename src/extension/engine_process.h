@@ -16,6 +16,7 @@ typedef struct Qwen3dmEngineConfig
 	int context_length;
 	int max_batch_tokens;
 	int64 kv_bytes;
+	bool kv_f16;
 } Qwen3dmEngineConfig;
 
 typedef struct Qwen3dmEngine

@@ -13,10 +13,17 @@
 #define QWEN3DM_SOCKET_DIR "pg_stat_tmp"
 #define QWEN3DM_SOCKET QWEN3DM_SOCKET_DIR "/qwen3dm.sock"
 
+typedef enum Qwen3dmKvType
+{
+	QWEN3DM_KV_F32,
+	QWEN3DM_KV_F16
+} Qwen3dmKvType;
+
 /* Settings; settings.c describes them. */
 extern char *qwen3dm_model;
 extern int qwen3dm_threads;
 extern int qwen3dm_kv_cache_size; /* kB */
+extern int qwen3dm_kv_cache_type; /* Qwen3dmKvType */
 extern int qwen3dm_max_batch_tokens;
 extern int qwen3dm_context_length;
 extern int qwen3dm_mode; /* q3p_mode */

@@ -16,6 +16,7 @@
 char *qwen3dm_model = NULL;
 int qwen3dm_threads = 0;
 int qwen3dm_kv_cache_size = 1024 * 1024;
+int qwen3dm_kv_cache_type = QWEN3DM_KV_F32;
 int qwen3dm_max_batch_tokens = 512;
 int qwen3dm_context_length = 4096;
 int qwen3dm_mode = Q3P_AUTO;
@@ -27,6 +28,9 @@ static const struct config_enum_entry mode_options[] = {{"auto", Q3P_AUTO, false
                                                         {"efficient", Q3P_EFFICIENT, false},
                                                         {"precise", Q3P_PRECISE, false},
                                                         {NULL, 0, false}};
+
+static const struct config_enum_entry kv_type_options[] = {
+    {"f32", QWEN3DM_KV_F32, false}, {"f16", QWEN3DM_KV_F16, false}, {NULL, 0, false}};
 
 static bool
 check_model(char **newval, void **extra, GucSource source)
@@ -54,6 +58,10 @@ define_engine_settings(void)
 	                        "It bounds how many tokens the requests that run together may have.",
 	                        &qwen3dm_kv_cache_size, 1024 * 1024, 1024, INT_MAX, PGC_SIGHUP,
 	                        GUC_UNIT_KB, NULL, NULL, NULL);
+	DefineCustomEnumVariable(
+	    "qwen3dm.kv_cache_type", "Precision of the keys and values in memory.",
+	    "f16 holds twice as many tokens and rounds keys and values to 11 bits.",
+	    &qwen3dm_kv_cache_type, QWEN3DM_KV_F32, kv_type_options, PGC_SIGHUP, 0, NULL, NULL, NULL);
 	DefineCustomIntVariable(
 	    "qwen3dm.max_batch_tokens", "Largest number of tokens computed in one step of the engine.",
 	    "More reads long prompts faster and takes more memory.", &qwen3dm_max_batch_tokens, 512, 16,

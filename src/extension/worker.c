@@ -246,6 +246,7 @@ read_config(Qwen3dmEngineConfig *config)
 	config->context_length = qwen3dm_context_length;
 	config->max_batch_tokens = qwen3dm_max_batch_tokens;
 	config->kv_bytes = (int64) qwen3dm_kv_cache_size * 1024;
+	config->kv_f16 = qwen3dm_kv_cache_type == QWEN3DM_KV_F16;
 }
 
 /* What identifies the file at this path; all zero except the path when it cannot be seen. */

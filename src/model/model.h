@@ -69,7 +69,7 @@ extern const q3_gguf *q3_model_gguf(const q3_model *m);
 typedef struct q3_runtime_options
 {
 	int32_t threads;          /* compute threads including the caller; 0: all cores */
-	int32_t context_length;   /* longest sequence; 0: the model's own */
+	int32_t context_length;   /* longest sequence; 0 or too long: what the model is trained for */
 	int32_t max_batch_tokens; /* most tokens in one forward pass; 0: 512 */
 	uint64_t kv_bytes;        /* size of the KV pool; 0: room for one sequence of context_length */
 	bool kv_f32;              /* keep K and V as F32 instead of F16 */

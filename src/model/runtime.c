@@ -102,12 +102,11 @@ check_options(q3_runtime *rt, const q3_runtime_options *o, q3_error *err)
 {
 	int32_t trained = rt->model->info.context_length;
 
-	rt->context_length = o->context_length == 0 ? trained : o->context_length;
+	rt->context_length =
+	    o->context_length == 0 || o->context_length > trained ? trained : o->context_length;
 	rt->max_batch_tokens = o->max_batch_tokens == 0 ? DEFAULT_BATCH : o->max_batch_tokens;
-	if (rt->context_length < 1 || rt->context_length > trained)
-		return q3_fail(err, Q3_ERR_INVALID,
-		               "context length %d is not between 1 and %d, which the model was trained for",
-		               rt->context_length, trained);
+	if (rt->context_length < 1)
+		return q3_fail(err, Q3_ERR_INVALID, "context length %d is less than 1", rt->context_length);
 	if (rt->max_batch_tokens < 1 || rt->max_batch_tokens > MAX_BATCH)
 		return q3_fail(err, Q3_ERR_INVALID, "batch of %d tokens is not between 1 and %d",
 		               rt->max_batch_tokens, MAX_BATCH);
