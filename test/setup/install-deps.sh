@@ -97,10 +97,10 @@ fi
 if [ "$(id -u)" -ne 0 ] && ! command -v sudo >/dev/null; then
 	q3_die "these packages are missing, and there is no sudo to install them with: $missing"
 fi
-q3_say "Installing packages: $missing"
 q3_quietly apt-update apt update || q3_say "The package lists could not be refreshed; trying with those that are here."
 # shellcheck disable=SC2046,SC2086
 missing="$(missing_of $base)$(q3_find_postgres || missing_of $(postgres_packages))"
+q3_say "Installing packages: $missing"
 # shellcheck disable=SC2086
 q3_quietly apt-simulate apt-get -s install --no-install-recommends $missing ||
 	elsewhere "apt-get cannot install them: $missing"

@@ -134,8 +134,8 @@ regression()
 	sed -E 's/^(test |parallel group.*:)? *([a-z0-9_]+) +\.\.\. ok +.*/ok - regress \2/
 		s/^(test)? *([a-z0-9_]+) +\.\.\. (FAILED|failed).*/not ok - regress \2/' "$Q3_BUILD/regress/output"
 	if [ "$status" -ne 0 ]; then
-		cat "$Q3_BUILD/regress/regression.diffs" 2>/dev/null
 		tail -n 20 "$Q3_CLUSTER/log"
+		cat "$Q3_BUILD/regress/regression.diffs" 2>/dev/null
 	fi
 	return "$status"
 }
