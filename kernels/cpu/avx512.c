@@ -105,20 +105,45 @@ typedef w32 (*weights_fn)(const uint8_t *w, const w_head *head, int j);
 
 #define IOTA _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15)
 
-static inline V
-set1_half(const void *p)
+typedef struct
 {
-	return _mm512_cvtph_ps(_mm256_set1_epi16((short) load_u16(p)));
+	uint8_t bytes[8];
+} eight_bytes;
+
+/*
+ * The first halves of a block as floats in memory, from where they are broadcast: shuffles are what
+ * the loops over blocks have too many of, and a load can broadcast for nothing. In assembler
+ * because gcc would load first and convert by way of a shuffle.
+ */
+INLINE void
+store_halves(const void *p, float f[4])
+{
+	__m128 v;
+
+	__asm__("vcvtph2ps %1, %0" : "=v"(v) : "m"(*(const eight_bytes *) p));
+	_mm_storeu_ps(f, v);
+	__asm__("" : "+m"(*(float(*)[4]) f));
 }
 
-/* Two neighbouring halves, each to all lanes. */
-static inline void
+/* The half at the start of a block to all lanes. */
+INLINE V
+set1_half(const void *p)
+{
+	float f[4];
+
+	store_halves(p, f);
+	return _mm512_set1_ps(f[0]);
+}
+
+/* The two halves at the start of a block, each to all lanes. */
+INLINE void
 set1_halves(const void *p, V *a, V *b)
 {
-	V both = _mm512_cvtph_ps(_mm256_set1_epi32((int) load_u32(p)));
+	float f[4];
 
-	*a = _mm512_moveldup_ps(both);
-	*b = _mm512_movehdup_ps(both);
+	store_halves(p, f);
+	*a = _mm512_set1_ps(f[0]);
+	*b = _mm512_set1_ps(f[1]);
 }
 
 /* 16 bytes to 16 integers. */
@@ -333,9 +358,10 @@ INLINE void
 q6_k_begin(const uint8_t *w, w_head *head)
 {
 	const block_q6_k *b = (const block_q6_k *) w;
+	V d = _mm512_set1_ps(half_to_float(load_u16(b->d)));
 	__m512i scales = _mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *) b->scales));
 
-	_mm512_storeu_ps(head->scale, _mm512_mul_ps(set1_half(b->d), _mm512_cvtepi32_ps(scales)));
+	_mm512_storeu_ps(head->scale, _mm512_mul_ps(d, _mm512_cvtepi32_ps(scales)));
 }
 
 INLINE w32

@@ -19,6 +19,8 @@
 #include "matmul_sizes.h"
 #include "vec.h"
 
+#define PREFETCH 1024 /* bytes beyond the rows in hand */
+
 /* ---- Dequantisation and the product with one token, for each type ---- */
 
 /* n weights; vector i of the row goes to out + i * stride (a panel interleaves rows). */
@@ -44,10 +46,14 @@ dequantize_with(begin_fn begin, weights_fn weights, const int block, const size_
 	}
 }
 
-/* ROWS_AT_ONCE rows with one token; prefetches what lies "ahead" bytes further: the next rows. */
+/*
+ * ROWS_AT_ONCE rows with one token. The rows behind them in the file, from "ahead" on, are
+ * prefetched in order meanwhile: the machine alone does not see that several short streams are one
+ * long one.
+ */
 INLINE void
 dot_with(begin_fn begin, weights_fn weights, const int block, const size_t block_bytes,
-         const uint8_t *const *rows, size_t ahead, const float *x, int32_t n, V *sum)
+         const uint8_t *const *rows, const uint8_t *ahead, const float *x, int32_t n, V *sum)
 {
 	V acc[ROWS_AT_ONCE];
 	size_t at = 0;
@@ -56,13 +62,13 @@ dot_with(begin_fn begin, weights_fn weights, const int block, const size_t block
 		acc[r] = v_zero();
 	for (; n > 0; n -= block, at += block_bytes, x += block)
 	{
+		for (size_t i = 0; i < ROWS_AT_ONCE * block_bytes; i += 64)
+			__builtin_prefetch(ahead + ROWS_AT_ONCE * at + i);
 		foreach (r, ROWS_AT_ONCE)
 		{
 			const uint8_t *w = rows[r] + at;
 			w_head head;
 
-			for (size_t i = 0; i < block_bytes; i += 64)
-				__builtin_prefetch(w + ahead + i);
 			begin(w, &head);
 			foreach (j, block / 32)
 			{
@@ -82,8 +88,8 @@ dot_with(begin_fn begin, weights_fn weights, const int block, const size_t block
 	{                                                                                              \
 		dequantize_with(NAME##_begin, NAME##_weights, BLOCK, BYTES, w, n, out, stride);            \
 	}                                                                                              \
-	static void dot_##NAME(const uint8_t *const *rows, size_t ahead, const float *x, int32_t n,    \
-	                       V *sum)                                                                 \
+	static void dot_##NAME(const uint8_t *const *rows, const uint8_t *ahead, const float *x,       \
+	                       int32_t n, V *sum)                                                      \
 	{                                                                                              \
 		dot_with(NAME##_begin, NAME##_weights, BLOCK, BYTES, rows, ahead, x, n, sum);              \
 	}
@@ -105,7 +111,8 @@ typedef struct type_ops
 	int32_t block;
 	size_t block_bytes;
 	void (*dequantize)(const uint8_t *w, int32_t n, float *out, size_t stride);
-	void (*dot)(const uint8_t *const *rows, size_t ahead, const float *x, int32_t n, V *sum);
+	void (*dot)(const uint8_t *const *rows, const uint8_t *ahead, const float *x, int32_t n,
+	            V *sum);
 } type_ops;
 
 static const type_ops *
@@ -157,7 +164,7 @@ matmul_one(const q3_matrix *w, int32_t row_begin, int32_t row_end, const float *
 
 				rows[j] = (const uint8_t *) w->data + (size_t) row * w->row_bytes;
 			}
-			ops->dot(rows, ROWS_AT_ONCE * w->row_bytes, x, w->cols, sum + i);
+			ops->dot(rows, rows[0] + ROWS_AT_ONCE * w->row_bytes + PREFETCH, x, w->cols, sum + i);
 		}
 		sum_lanes(sum, y + r, n_rows);
 	}
