@@ -168,7 +168,7 @@ fuzz: $(FUZZ_BIN)
 		mkdir -p $(BUILD)/fuzz/found/$$name; \
 		echo "== $$t for $(FUZZ_SECONDS) s"; \
 		$$t -max_total_time=$(FUZZ_SECONDS) -timeout=10 -rss_limit_mb=4096 \
-			-artifact_prefix=$(BUILD)/fuzz/$$name- -print_final_stats=1 \
+			-artifact_prefix=$(BUILD)/fuzz/$$name- -print_final_stats=1 -verbosity=0 \
 			$(BUILD)/fuzz/found/$$name test/fuzz/corpus/$$name; done
 
 # Benchmarks of single parts: programs that are run by hand, as they say at their top.
