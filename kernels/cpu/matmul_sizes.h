@@ -9,10 +9,10 @@
 #define SLICE 768
 #endif
 #ifndef BLOCK_ROWS
-#define BLOCK_ROWS 32
+#define BLOCK_ROWS 64
 #endif
 #ifndef BLOCK_TOKENS
-#define BLOCK_TOKENS 192
+#define BLOCK_TOKENS 96
 #endif
 /* Bounds over all instruction sets. */
 #define MAX_PANEL 8
