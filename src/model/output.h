@@ -52,8 +52,8 @@ extern int32_t q3_output_n_tokens(const q3_output *o);
 
 /*
  * Replaces every maximal part that is not valid UTF-8, and NUL, by one U+FFFD; result is malloc'ed,
- * its length in *out_len, and followed by a NUL that it does not count; NULL when out of memory. For
- * qwen_detokenize.
+ * its length in *out_len, and followed by a NUL that it does not count; NULL when out of memory.
+ * For qwen_detokenize.
  */
 extern char *q3_utf8_repair(const char *text, size_t len, size_t *out_len);
 
