@@ -15,9 +15,9 @@
 #include "vec.h"
 
 #define VL 8
-#define PANEL 4 /* rows in a panel: 4 x 3 accumulators of the 16 registers */
-#define TILE 3  /* tokens */
-#define ROWS_AT_ONCE 4
+#define PANEL 4       /* rows in a panel: 4 x 3 accumulators of the 16 registers */
+#define TILE 3        /* tokens */
+#define STREAMS 4     /* rows at once with one token: sums enough to hide an addition's latency */
 #define SCORE_TILE 2  /* queries x 4 vectors of 8 keys */
 #define VALUE_TILE 2  /* queries */
 #define VALUE_WIDTH 4 /* vectors of the head */
@@ -49,6 +49,8 @@ typedef struct
 #define v_swap_pairs(a) _mm256_permute_ps(a, 0xb1)
 /* Makes the compiler hold a value in a register. */
 #define v_keep(a) __asm__("" : "+x"(a))
+/* Makes it keep an array in memory, from where loads broadcast, instead of shuffling it about. */
+#define in_memory(array) __asm__("" : "+m"(array))
 
 /* a * 2^n for an integral n in [-160, 130], in two steps so that neither factor overflows. */
 static inline V
@@ -324,18 +326,26 @@ q8_0_weights(const uint8_t *w, const w_head *head, int j)
 	return out;
 }
 
+static inline V
+widen_eight(uint64_t bytes)
+{
+	return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_cvtsi64_si128((long long) bytes)));
+}
+
 /* Scales and negated minimums of the eight groups. */
 INLINE void
 k_begin(const uint8_t *w, w_head *head)
 {
-	uint8_t scale[8], minimum[8];
+	uint64_t scales, minimums;
 	V d, m;
 
 	set1_halves(w, &d, &m);
-	unpack_scales(((const block_q4_k *) w)->scales, scale, minimum);
-	_mm256_storeu_ps(head->scale, _mm256_mul_ps(d, _mm256_cvtepi32_ps(widen(scale))));
-	m = _mm256_mul_ps(m, _mm256_cvtepi32_ps(widen(minimum)));
-	_mm256_storeu_ps(head->minimum, _mm256_xor_ps(m, _mm256_set1_ps(-0.0f)));
+	unpack_scales(((const block_q4_k *) w)->scales, &scales, &minimums);
+	_mm256_storeu_ps(head->scale, _mm256_mul_ps(d, widen_eight(scales)));
+	_mm256_storeu_ps(head->minimum,
+	                 _mm256_mul_ps(_mm256_xor_ps(m, _mm256_set1_ps(-0.0f)), widen_eight(minimums)));
+	in_memory(head->scale);
+	in_memory(head->minimum);
 }
 
 #define q4_k_begin k_begin
@@ -385,6 +395,7 @@ q6_k_begin(const uint8_t *w, w_head *head)
 	foreach (i, 2)
 		_mm256_storeu_ps(head->scale + 8 * i,
 		                 _mm256_mul_ps(d, _mm256_cvtepi32_ps(widen_signed(b->scales + 8 * i))));
+	in_memory(head->scale);
 }
 
 INLINE w32

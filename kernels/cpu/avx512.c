@@ -15,12 +15,12 @@
 #include "vec.h"
 
 #define VL 16
-#define PANEL 8        /* rows in a panel: 8 x 3 accumulators of the 32 registers */
-#define TILE 3         /* tokens */
-#define ROWS_AT_ONCE 4 /* for one token: enough independent sums to hide an addition's latency */
-#define SCORE_TILE 12  /* queries x 2 vectors of 16 keys */
-#define VALUE_TILE 6   /* queries */
-#define VALUE_WIDTH 4  /* vectors of the head */
+#define PANEL 8       /* rows in a panel: 8 x 3 accumulators of the 32 registers */
+#define TILE 3        /* tokens */
+#define STREAMS 4     /* rows at once with one token: sums enough to hide an addition's latency */
+#define SCORE_TILE 12 /* queries x 2 vectors of 16 keys */
+#define VALUE_TILE 6  /* queries */
+#define VALUE_WIDTH 4 /* vectors of the head */
 
 typedef __m512 V;
 typedef struct
@@ -51,6 +51,8 @@ typedef struct
 #define v_swap_pairs(a) _mm512_permute_ps(a, 0xb1)
 /* Makes the compiler hold a value in a register. */
 #define v_keep(a) __asm__("" : "+v"(a))
+/* Makes it keep an array in memory, from where loads broadcast, instead of shuffling it about. */
+#define in_memory(array) __asm__("" : "+m"(array))
 #define v_max_lanes(a) _mm512_reduce_max_ps(a)
 
 /*
@@ -122,7 +124,7 @@ store_halves(const void *p, float f[4])
 
 	__asm__("vcvtph2ps %1, %0" : "=v"(v) : "m"(*(const eight_bytes *) p));
 	_mm_storeu_ps(f, v);
-	__asm__("" : "+m"(*(float(*)[4]) f));
+	in_memory(*(float(*)[4]) f);
 }
 
 /* The half at the start of a block to all lanes. */
@@ -296,29 +298,29 @@ q8_0_weights(const uint8_t *w, const w_head *head, int j)
 	     _mm512_mul_ps(head->d, _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(p + 1))))}};
 }
 
+static inline __m256
+widen_eight(uint64_t bytes)
+{
+	return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_cvtsi64_si128((long long) bytes)));
+}
+
 /* Scales and negated minimums of the eight groups. */
-static inline void
-k_begin(const uint8_t *w, float d[8], float m[8])
-{
-	uint8_t scale[8], minimum[8];
-	V dm = _mm512_cvtph_ps(_mm256_set1_epi32((int) load_u32(w)));
-	__m256 d8 = _mm512_castps512_ps256(_mm512_moveldup_ps(dm));
-	__m256 m8 = _mm512_castps512_ps256(_mm512_movehdup_ps(dm));
-
-	unpack_scales(((const block_q4_k *) w)->scales, scale, minimum);
-	d8 = _mm256_mul_ps(
-	    d8, _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *) scale))));
-	m8 = _mm256_mul_ps(
-	    m8, _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *) minimum))));
-	_mm256_storeu_ps(d, d8);
-	_mm256_storeu_ps(m, _mm256_xor_ps(m8, _mm256_set1_ps(-0.0f)));
-}
-
 INLINE void
-q4_k_begin(const uint8_t *w, w_head *head)
+k_begin(const uint8_t *w, w_head *head)
 {
-	k_begin(w, head->scale, head->minimum);
+	uint64_t scales, minimums;
+	float dm[4];
+
+	store_halves(w, dm);
+	unpack_scales(((const block_q4_k *) w)->scales, &scales, &minimums);
+	_mm256_storeu_ps(head->scale, _mm256_mul_ps(_mm256_set1_ps(dm[0]), widen_eight(scales)));
+	_mm256_storeu_ps(head->minimum, _mm256_mul_ps(_mm256_set1_ps(-dm[1]), widen_eight(minimums)));
+	in_memory(head->scale);
+	in_memory(head->minimum);
 }
+
+#define q4_k_begin k_begin
+#define q5_k_begin k_begin
 
 INLINE w32
 q4_k_weights(const uint8_t *w, const w_head *head, int j)
@@ -329,12 +331,6 @@ q4_k_weights(const uint8_t *w, const w_head *head, int j)
 
 	return (w32){{_mm512_permutexvar_ps(_mm512_srli_epi32(widen(qs), 4 * (j % 2)), table),
 	              _mm512_permutexvar_ps(_mm512_srli_epi32(widen(qs + 16), 4 * (j % 2)), table)}};
-}
-
-INLINE void
-q5_k_begin(const uint8_t *w, w_head *head)
-{
-	k_begin(w, head->scale, head->minimum);
 }
 
 INLINE w32
@@ -362,6 +358,7 @@ q6_k_begin(const uint8_t *w, w_head *head)
 	__m512i scales = _mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *) b->scales));
 
 	_mm512_storeu_ps(head->scale, _mm512_mul_ps(d, _mm512_cvtepi32_ps(scales)));
+	in_memory(head->scale);
 }
 
 INLINE w32

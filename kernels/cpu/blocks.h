@@ -134,16 +134,14 @@ float_to_half(float f)
 	return sign | (uint16_t) (bits >> 13);
 }
 
-/* The eight scales and minimums of Q4_K and Q5_K as bytes. */
+/* The eight scales and minimums of Q4_K and Q5_K, a byte each, the first one lowest. */
 static inline void
-unpack_scales(const uint8_t packed[12], uint8_t scale[8], uint8_t minimum[8])
+unpack_scales(const uint8_t packed[12], uint64_t *scales, uint64_t *minimums)
 {
 	uint32_t a = load_u32(packed), b = load_u32(packed + 4), c = load_u32(packed + 8);
-	uint32_t s[2] = {a & 0x3f3f3f3f, (c & 0x0f0f0f0f) | (a >> 2 & 0x30303030)};
-	uint32_t m[2] = {b & 0x3f3f3f3f, (c >> 4 & 0x0f0f0f0f) | (b >> 2 & 0x30303030)};
 
-	memcpy(scale, s, 8);
-	memcpy(minimum, m, 8);
+	*scales = (uint64_t) ((c & 0x0f0f0f0f) | (a >> 2 & 0x30303030)) << 32 | (a & 0x3f3f3f3f);
+	*minimums = (uint64_t) ((c >> 4 & 0x0f0f0f0f) | (b >> 2 & 0x30303030)) << 32 | (b & 0x3f3f3f3f);
 }
 
 #endif

@@ -90,12 +90,13 @@ k_block(const uint8_t *dm, const uint8_t *scales, const uint8_t *high, const uin
         float *out)
 {
 	float d = half_to_float(load_u16(dm)), dmin = half_to_float(load_u16(dm + 2));
-	uint8_t scale[8], minimum[8];
+	uint64_t scale, minimum;
 
-	unpack_scales(scales, scale, minimum);
+	unpack_scales(scales, &scale, &minimum);
 	for (int g = 0; g < 8; g++)
 	{
-		float group_d = d * (float) scale[g], group_m = dmin * (float) minimum[g];
+		float group_d = d * (float) (scale >> 8 * g & 63);
+		float group_m = dmin * (float) (minimum >> 8 * g & 63);
 
 		for (int i = 0; i < 32; i++)
 		{

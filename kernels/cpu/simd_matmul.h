@@ -19,7 +19,7 @@
 #include "matmul_sizes.h"
 #include "vec.h"
 
-#define PREFETCH 1024 /* bytes beyond the rows in hand */
+#define PREFETCH 1024 /* bytes */
 
 /* ---- Dequantisation and the product with one token, for each type ---- */
 
@@ -46,29 +46,25 @@ dequantize_with(begin_fn begin, weights_fn weights, const int block, const size_
 	}
 }
 
-/*
- * ROWS_AT_ONCE rows with one token. The rows behind them in the file, from "ahead" on, are
- * prefetched in order meanwhile: the machine alone does not see that several short streams are one
- * long one.
- */
+/* STREAMS rows with one token; reads ahead in the stream that each row belongs to. */
 INLINE void
 dot_with(begin_fn begin, weights_fn weights, const int block, const size_t block_bytes,
-         const uint8_t *const *rows, const uint8_t *ahead, const float *x, int32_t n, V *sum)
+         const uint8_t *const *rows, const float *x, int32_t n, V *sum)
 {
-	V acc[ROWS_AT_ONCE];
+	V acc[STREAMS];
 	size_t at = 0;
 
-	foreach (r, ROWS_AT_ONCE)
+	foreach (r, STREAMS)
 		acc[r] = v_zero();
 	for (; n > 0; n -= block, at += block_bytes, x += block)
 	{
-		for (size_t i = 0; i < ROWS_AT_ONCE * block_bytes; i += 64)
-			__builtin_prefetch(ahead + ROWS_AT_ONCE * at + i);
-		foreach (r, ROWS_AT_ONCE)
+		foreach (r, STREAMS)
 		{
 			const uint8_t *w = rows[r] + at;
 			w_head head;
 
+			for (size_t i = 0; i < block_bytes; i += 64)
+				__builtin_prefetch(w + PREFETCH + i);
 			begin(w, &head);
 			foreach (j, block / 32)
 			{
@@ -79,7 +75,7 @@ dot_with(begin_fn begin, weights_fn weights, const int block, const size_t block
 			}
 		}
 	}
-	foreach (r, ROWS_AT_ONCE)
+	foreach (r, STREAMS)
 		sum[r] = acc[r];
 }
 
@@ -88,10 +84,9 @@ dot_with(begin_fn begin, weights_fn weights, const int block, const size_t block
 	{                                                                                              \
 		dequantize_with(NAME##_begin, NAME##_weights, BLOCK, BYTES, w, n, out, stride);            \
 	}                                                                                              \
-	static void dot_##NAME(const uint8_t *const *rows, const uint8_t *ahead, const float *x,       \
-	                       int32_t n, V *sum)                                                      \
+	static void dot_##NAME(const uint8_t *const *rows, const float *x, int32_t n, V *sum)          \
 	{                                                                                              \
-		dot_with(NAME##_begin, NAME##_weights, BLOCK, BYTES, rows, ahead, x, n, sum);              \
+		dot_with(NAME##_begin, NAME##_weights, BLOCK, BYTES, rows, x, n, sum);                     \
 	}
 
 DEFINE_TYPE(f32, 32, 128)
@@ -111,8 +106,7 @@ typedef struct type_ops
 	int32_t block;
 	size_t block_bytes;
 	void (*dequantize)(const uint8_t *w, int32_t n, float *out, size_t stride);
-	void (*dot)(const uint8_t *const *rows, const uint8_t *ahead, const float *x, int32_t n,
-	            V *sum);
+	void (*dot)(const uint8_t *const *rows, const float *x, int32_t n, V *sum);
 } type_ops;
 
 static const type_ops *
@@ -143,30 +137,39 @@ dequantize(q3_dtype type, const void *row, int32_t n, float *out)
 
 /* ---- One token ---- */
 
+/*
+ * The rows are read as STREAMS streams, each from a place of its own to where the next begins: the
+ * machine's prefetchers follow few long streams, and lose sight of many short ones.
+ */
 static void
 matmul_one(const q3_matrix *w, int32_t row_begin, int32_t row_end, const float *x, float *y)
 {
 	const type_ops *ops = ops_of(w->type);
+	int32_t length = (row_end - row_begin + STREAMS - 1) / STREAMS;
 
-	for (int32_t r = row_begin; r < row_end; r += PANEL)
+	for (int32_t i = 0; i < length; i += PANEL / STREAMS)
 	{
-		int32_t n_rows = row_end - r < PANEL ? row_end - r : PANEL;
+		int32_t row[PANEL];
+		float out[PANEL];
 		V sum[PANEL];
 
-		for (int32_t i = 0; i < PANEL; i += ROWS_AT_ONCE)
+		for (int32_t j = 0; j < PANEL; j += STREAMS)
 		{
-			const uint8_t *rows[ROWS_AT_ONCE];
+			const uint8_t *data[STREAMS];
 
-			/* Rows that do not exist repeat the last one; their sums are not stored. */
-			for (int32_t j = 0; j < ROWS_AT_ONCE; j++)
+			for (int32_t s = 0; s < STREAMS; s++)
 			{
-				int32_t row = r + i + j < row_end ? r + i + j : row_end - 1;
+				int32_t r = row_begin + s * length + i + j / STREAMS;
 
-				rows[j] = (const uint8_t *) w->data + (size_t) row * w->row_bytes;
+				/* Beyond the end the last row is computed again. */
+				row[j + s] = r < row_end ? r : row_end - 1;
+				data[s] = (const uint8_t *) w->data + (size_t) row[j + s] * w->row_bytes;
 			}
-			ops->dot(rows, rows[0] + ROWS_AT_ONCE * w->row_bytes + PREFETCH, x, w->cols, sum + i);
+			ops->dot(data, x, w->cols, sum + j);
 		}
-		sum_lanes(sum, y + r, n_rows);
+		sum_lanes(sum, out, PANEL);
+		for (int32_t j = 0; j < PANEL; j++)
+			y[row[j]] = out[j];
 	}
 }
 
