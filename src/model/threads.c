@@ -9,6 +9,13 @@
  *
  * Both sides spin briefly before they sleep: between the matrix products of one step the next job
  * is microseconds away, and waking a thread costs more than that.
+ *
+ * Results do not depend on who does what, so on a busy machine the pool may shrink. A worker that
+ * finds itself on the leader's processor can only be in the way: it goes to sleep, and is left
+ * there for some jobs, until waking it gives the system another chance to place it better. And when
+ * a worker is stopped in the middle of a chunk, for milliseconds, the leader next does as many jobs
+ * alone as cost about what the waiting has cost. So two threads are not slower than one when there
+ * is only one processor to be had.
  */
 #include "model/threads.h"
 
@@ -21,6 +28,9 @@
 #include <unistd.h>
 
 #define SPIN_NANOSECONDS 40000
+#define LATE_NANOSECONDS 150000 /* waiting that a chunk in progress does not explain */
+#define MAX_ALONE 4096          /* jobs */
+#define NO_WAKE_JOBS 64
 #define GATE_OPEN 0x40000000u /* added to the number of workers inside */
 
 typedef struct worker
@@ -43,9 +53,15 @@ struct q3_threads
 	const atomic_bool *stop;
 	_Alignas(64) atomic_int next; /* chunk to be taken */
 
+	/* The leader's own. */
+	int32_t alone_left;   /* jobs to do alone */
+	int32_t no_wake_left; /* jobs for which sleeping workers are left asleep */
+
 	_Alignas(64) atomic_uint gate;
 	atomic_uint generation; /* of jobs; changes when the gate opens */
 	atomic_int sleepers;
+	atomic_int leader_cpu;
+	atomic_bool crowded; /* a worker has found itself on leader_cpu */
 	atomic_bool leader_sleeps;
 	bool quit; /* under mutex */
 	pthread_mutex_t mutex;
@@ -95,18 +111,19 @@ spin(const atomic_uint *value, unsigned other, bool equal)
 	}
 }
 
-static void
+/* Returns the number of chunks done. */
+static int32_t
 take_chunks(q3_threads *p, int32_t thread)
 {
-	for (;;)
+	for (int32_t n = 0;; n++)
 	{
 		int chunk;
 
 		if (p->stop != NULL && atomic_load_explicit(p->stop, memory_order_relaxed))
-			return;
+			return n;
 		chunk = atomic_fetch_add_explicit(&p->next, 1, memory_order_relaxed);
 		if (chunk >= p->n_chunks)
-			return;
+			return n;
 		p->fn(p->arg, chunk, thread);
 	}
 }
@@ -151,6 +168,13 @@ sleep_until_job(q3_threads *p, unsigned seen)
 	return !quit;
 }
 
+/* For a worker: it runs, so the leader does not. */
+static bool
+on_leader_cpu(q3_threads *p)
+{
+	return sched_getcpu() == atomic_load_explicit(&p->leader_cpu, memory_order_relaxed);
+}
+
 static void *
 work(void *arg)
 {
@@ -160,10 +184,12 @@ work(void *arg)
 
 	for (;;)
 	{
-		if (!spin(&p->generation, seen, false) && !sleep_until_job(p, seen))
+		if ((on_leader_cpu(p) || !spin(&p->generation, seen, false)) && !sleep_until_job(p, seen))
 			return NULL;
 		seen = atomic_load(&p->generation);
-		if (enter(p))
+		if (on_leader_cpu(p))
+			atomic_store(&p->crowded, true);
+		else if (enter(p))
 		{
 			take_chunks(p, w->index);
 			leave(p);
@@ -171,38 +197,79 @@ work(void *arg)
 	}
 }
 
+/* Lets the workers in. */
+static void
+open_gate(q3_threads *p)
+{
+	atomic_store_explicit(&p->leader_cpu, sched_getcpu(), memory_order_relaxed);
+	atomic_store(&p->gate, GATE_OPEN);
+	atomic_fetch_add(&p->generation, 1);
+	if (atomic_load(&p->sleepers) == 0)
+		return;
+	if (atomic_exchange(&p->crowded, false))
+		p->no_wake_left = NO_WAKE_JOBS;
+	if (p->no_wake_left > 0)
+	{
+		p->no_wake_left--;
+		return;
+	}
+	pthread_mutex_lock(&p->mutex);
+	pthread_cond_broadcast(&p->wake);
+	pthread_mutex_unlock(&p->mutex);
+}
+
+/* Keeps further workers out and waits for those inside. */
+static void
+close_gate(q3_threads *p)
+{
+	atomic_fetch_sub(&p->gate, GATE_OPEN);
+	if (spin(&p->gate, 0, true))
+		return;
+	pthread_mutex_lock(&p->mutex);
+	atomic_store(&p->leader_sleeps, true);
+	while (atomic_load(&p->gate) != 0)
+		pthread_cond_wait(&p->done, &p->mutex);
+	atomic_store(&p->leader_sleeps, false);
+	pthread_mutex_unlock(&p->mutex);
+}
+
+/* The leader worked for so long on n chunks and then waited for the workers. */
+static void
+note_waiting(q3_threads *p, int64_t worked, int32_t n, int64_t waited)
+{
+	int64_t chunk = n > 0 ? worked / n : worked, jobs;
+
+	if (waited <= 2 * chunk + LATE_NANOSECONDS)
+		return;
+	/* Alone a job takes about p->n times as long. */
+	jobs = waited / (worked * (p->n - 1) + 1) + 1;
+	p->alone_left = jobs < MAX_ALONE ? (int32_t) jobs : MAX_ALONE;
+}
+
 bool
 q3_threads_run(q3_threads *p, q3_chunk_fn fn, void *arg, int32_t n_chunks, const atomic_bool *stop)
 {
+	int64_t start, end;
+	int32_t n;
+
 	p->fn = fn;
 	p->arg = arg;
 	p->n_chunks = n_chunks;
 	p->stop = stop;
 	atomic_store_explicit(&p->next, 0, memory_order_relaxed);
-	if (p->n == 1 || n_chunks <= 1)
+	if (p->n == 1 || n_chunks <= 1 || p->alone_left > 0)
 	{
+		if (n_chunks > 1 && p->alone_left > 0)
+			p->alone_left--;
 		take_chunks(p, 0);
 		return stop == NULL || !atomic_load(stop);
 	}
-	atomic_store(&p->gate, GATE_OPEN);
-	atomic_fetch_add(&p->generation, 1);
-	if (atomic_load(&p->sleepers) > 0)
-	{
-		pthread_mutex_lock(&p->mutex);
-		pthread_cond_broadcast(&p->wake);
-		pthread_mutex_unlock(&p->mutex);
-	}
-	take_chunks(p, 0);
-	atomic_fetch_sub(&p->gate, GATE_OPEN);
-	if (!spin(&p->gate, 0, true))
-	{
-		pthread_mutex_lock(&p->mutex);
-		atomic_store(&p->leader_sleeps, true);
-		while (atomic_load(&p->gate) != 0)
-			pthread_cond_wait(&p->done, &p->mutex);
-		atomic_store(&p->leader_sleeps, false);
-		pthread_mutex_unlock(&p->mutex);
-	}
+	start = nanoseconds();
+	open_gate(p);
+	n = take_chunks(p, 0);
+	end = nanoseconds();
+	close_gate(p);
+	note_waiting(p, end - start, n, nanoseconds() - end);
 	return stop == NULL || !atomic_load(stop);
 }
 
@@ -270,6 +337,7 @@ q3_threads_create(int32_t n, q3_error *err)
 		return NULL;
 	}
 	p->n = n;
+	atomic_store(&p->leader_cpu, -1);
 	pthread_mutex_init(&p->mutex, NULL);
 	pthread_cond_init(&p->wake, NULL);
 	pthread_cond_init(&p->done, NULL);
