@@ -44,7 +44,10 @@ SELECT value IS NOT NULL AS value, thinking IS NULL AS thinking, mode, reason <>
        latency_ms >= queue_ms AS latency_ms, finish IN ('stop', 'length') AS finish, error,
        model_digest = (SELECT digest FROM qwen_model_status) AS model_digest
 FROM qwen_infer_details('Say hello.', mode => 'precise', max_tokens => 6) \gx
-SELECT mode FROM qwen_infer_details('Say hello.', mode => 'efficient', max_tokens => 1);
+SELECT mode, reason FROM qwen_infer_details('Say hello.', mode => 'efficient', max_tokens => 1);
+SET qwen3dm.mode = 'efficient';
+SELECT mode, reason FROM qwen_infer_details('Say hello.', max_tokens => 1);
+RESET qwen3dm.mode;
 SELECT mode IN ('efficient', 'precise') AS mode, reason <> '' AS reason
 FROM qwen_infer_details('Say hello.', mode => 'auto', max_tokens => 1);
 SELECT d IS NULL AS nothing FROM qwen_infer_details(NULL) AS d;

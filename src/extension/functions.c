@@ -201,7 +201,8 @@ set_int(Datum *values, bool *nulls, int column, int32 value)
 
 /* All columns of a finished request; false with *failure when a text cannot be represented. */
 static bool
-set_details(const q3p_result *result, Datum *values, bool *nulls, Qwen3dmFailure *failure)
+set_details(const Qwen3dmOptions *options, const q3p_result *result, Datum *values, bool *nulls,
+            Qwen3dmFailure *failure)
 {
 	text *value = qwen3dm_from_utf8(result->value, failure);
 	text *thinking = NULL;
@@ -217,8 +218,13 @@ set_details(const q3p_result *result, Datum *values, bool *nulls, Qwen3dmFailure
 	set_text(values, nulls, COL_VALUE, value);
 	set_text(values, nulls, COL_THINKING, thinking);
 	set_text(values, nulls, COL_MODE, cstring_to_text(q3p_mode_name(result->mode)));
-	set_text(values, nulls, COL_REASON,
-	         result->reason.data ? cstring_to_text(qwen3dm_readable_bytes(result->reason)) : NULL);
+	/* The engine cannot tell a mode that the call names from one that the session is set to. */
+	if (options->mode_setting)
+		set_text(values, nulls, COL_REASON, cstring_to_text("mode set by qwen3dm.mode"));
+	else
+		set_text(values, nulls, COL_REASON,
+		         result->reason.data ? cstring_to_text(qwen3dm_readable_bytes(result->reason))
+		                             : NULL);
 	set_float(values, nulls, COL_CONFIDENCE, result->confidence);
 	set_int(values, nulls, COL_PROMPT_TOKENS, result->prompt_tokens);
 	set_int(values, nulls, COL_CACHED_TOKENS, result->cached_tokens);
@@ -258,7 +264,7 @@ qwen3dm_infer_details(PG_FUNCTION_ARGS)
 		if (r->failure.sqlstate != 0)
 			failure = r->failure;
 		else
-			good = set_details(&r->result, values, nulls, &failure);
+			good = set_details(&options, &r->result, values, nulls, &failure);
 	}
 	if (!good)
 	{

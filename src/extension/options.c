@@ -131,10 +131,12 @@ void
 qwen3dm_routing_options(FunctionCallInfo fcinfo, int first, q3p_kind kind, Qwen3dmOptions *options)
 {
 	char *task = text_argument(fcinfo, first + ARG_TASK);
+	char *mode = text_argument(fcinfo, first + ARG_MODE);
 
 	memset(options, 0, sizeof(*options));
 	options->request.kind = kind;
-	options->request.mode = mode_option(text_argument(fcinfo, first + ARG_MODE));
+	options->request.mode = mode_option(mode);
+	options->mode_setting = (mode == NULL || strcmp(mode, "auto") == 0) && qwen3dm_mode != Q3P_AUTO;
 	options->null_on_error = on_error_option(text_argument(fcinfo, first + ARG_ON_ERROR));
 	if (task != NULL)
 		ereport(ERROR,

@@ -13,7 +13,8 @@ typedef struct Qwen3dmOptions
 	q3p_request request; /* all but what is asked: prompt or tokens */
 	q3p_bytes *stops;
 	bool null_on_error;
-	bool fixed_seed; /* else every request gets a random one */
+	bool fixed_seed;   /* else every request gets a random one */
+	bool mode_setting; /* the mode is that of qwen3dm.mode, not the call's */
 } Qwen3dmOptions;
 
 /*

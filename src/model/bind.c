@@ -60,6 +60,18 @@ get_int(binder *b, const char *name, int64_t low, int64_t high, int64_t other, i
 	return true;
 }
 
+/* Of any type; false when the key is absent. */
+static bool
+get_number(const q3_model *m, const char *key, double *value)
+{
+	uint64_t whole;
+
+	if (!q3_gguf_get_u64(m->gguf, key, &whole))
+		return q3_gguf_get_f64(m->gguf, key, value);
+	*value = (double) whole;
+	return true;
+}
+
 static bool unsupported(binder *b, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
 static bool
@@ -118,9 +130,9 @@ check_features(binder *b)
 	bool flag;
 
 	for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++)
-		if (q3_gguf_get_f64(m->gguf, key_of(m, numbers[i], key), &value) && value != 0)
+		if (get_number(m, key_of(m, numbers[i], key), &value) && value != 0)
 			return unsupported(b, "it uses %s", key);
-	if (q3_gguf_get_f64(m->gguf, key_of(m, "attention.sliding_window", key), &value) && value > 0 &&
+	if (get_number(m, key_of(m, "attention.sliding_window", key), &value) && value > 0 &&
 	    value < m->info.context_length)
 		return unsupported(b, "it uses %s", key);
 	if (q3_gguf_get_bool(m->gguf, key_of(m, "attention.causal", key), &flag) && !flag)
@@ -146,17 +158,17 @@ get_rope(binder *b)
 		return false;
 	if (m->rope_dims % 2 != 0)
 		return unsupported(b, "it rotates an odd number of dimensions (%d)", m->rope_dims);
-	q3_gguf_get_f64(m->gguf, key_of(m, "rope.freq_base", key), &m->rope_theta);
+	get_number(m, key_of(m, "rope.freq_base", key), &m->rope_theta);
 	if (!(m->rope_theta >= 1 && m->rope_theta <= 1e15))
 		return unsupported(b, "%s is %g", key, m->rope_theta);
 	/* The first is how old files say it. */
-	q3_gguf_get_f64(m->gguf, key_of(m, "rope.scale_linear", key), &m->rope_factor);
+	get_number(m, key_of(m, "rope.scale_linear", key), &m->rope_factor);
 	if (q3_gguf_get_str(m->gguf, key_of(m, "rope.scaling.type", key), &type) &&
 	    !(type.len == 4 && memcmp(type.data, "none", 4) == 0))
 	{
 		if (!(type.len == 6 && memcmp(type.data, "linear", 6) == 0))
 			return unsupported(b, "%s is neither \"none\" nor \"linear\"", key);
-		q3_gguf_get_f64(m->gguf, key_of(m, "rope.scaling.factor", key), &m->rope_factor);
+		get_number(m, key_of(m, "rope.scaling.factor", key), &m->rope_factor);
 	}
 	if (!(m->rope_factor >= 1e-3 && m->rope_factor <= 1e6))
 		return unsupported(b, "its linear rope scaling has factor %g", m->rope_factor);
@@ -199,7 +211,7 @@ get_numbers(binder *b)
 	    info->n_heads * info->head_dim % Q3_COLS_MULTIPLE != 0)
 		return unsupported(b, "its widths (%d, %d, %d) are not multiples of %d", info->n_embd,
 		                   info->n_ff, info->n_heads * info->head_dim, Q3_COLS_MULTIPLE);
-	if (!q3_gguf_get_f64(m->gguf, key_of(m, "attention.layer_norm_rms_epsilon", key), &eps))
+	if (!get_number(m, key_of(m, "attention.layer_norm_rms_epsilon", key), &eps))
 		return q3_fail(b->err, Q3_ERR_FORMAT, "model has no number %s", key) == Q3_OK;
 	if (!(eps >= 0 && eps <= 1))
 		return unsupported(b, "%s is %g", key, eps);

@@ -94,8 +94,8 @@ if ! q3_find_postgres; then
 fi
 [ -n "${missing%% }" ] || exit 0
 
-if [ "$(id -u)" -ne 0 ] && ! command -v sudo >/dev/null; then
-	q3_die "these packages are missing, and there is no sudo to install them with: $missing"
+if [ "$(id -u)" -ne 0 ] && ! sudo -v; then
+	q3_die "these packages are missing, and without sudo only root can install them: $missing"
 fi
 q3_quietly apt-update apt update || q3_say "The package lists could not be refreshed; trying with those that are here."
 # shellcheck disable=SC2046,SC2086
