@@ -386,6 +386,8 @@ attention(const q3_kv_view *kv, int32_t pos, int32_t n_tokens, int32_t group, co
 
 #define SIMD_KERNELS(NAME)                                                                         \
 	{                                                                                              \
-		.name = NAME, .dequantize = dequantize, .matmul = matmul, .rms_norm = rms_norm,            \
-		.add = add, .swiglu = swiglu, .rope = rope, .kv_store = kv_store, .attention = attention   \
+		.name = NAME, .dequantize = dequantize, .matmul = matmul, .quantize = q3_scalar_quantize,  \
+		.matmul_int8 = q3_scalar_matmul_int8, .matmul_planes = q3_scalar_matmul_planes,            \
+		.rms_norm = rms_norm, .add = add, .swiglu = swiglu, .rope = rope, .kv_store = kv_store,    \
+		.attention = attention                                                                     \
 	}
