@@ -15,6 +15,7 @@
 #include "vec.h"
 
 #define VL 8
+#define INT8_TOKENS 4   /* tokens with one vector of rows of packed matrices */
 #define PLANES_TOKENS 6 /* tokens x 2 vectors of rows of packed matrices */
 #define PANEL 4         /* rows in a panel: 4 x 3 accumulators of the 16 registers */
 #define TILE 3          /* tokens */
@@ -61,6 +62,10 @@ typedef __m256i I;
 #define i_or(a, b) _mm256_or_si256(a, b)
 #define i_shift_left(a, n) _mm256_slli_epi32(a, n)
 #define i_shift_right(a, n) _mm256_srli_epi32(a, n)
+/* 16-bit lanes of a, plus the sums of pairs of products of bytes, u unsigned, x signed. */
+#define i_add_pairs(a, u, x) _mm256_add_epi16(a, _mm256_maddubs_epi16(u, x))
+/* Pairs of 16-bit lanes of a, added in 32 bits and multiplied with n. */
+#define i_weigh_pairs(a, n) _mm256_madd_epi16(a, _mm256_set1_epi16(n))
 #define i_max(a, b) _mm256_max_epi32(a, b)
 #define i_max_unsigned(a, b) _mm256_max_epu32(a, b)
 #define i_round(v) _mm256_cvtps_epi32(v)
@@ -478,7 +483,8 @@ q6_k_weights(const uint8_t *w, const w_head *head, int j)
 #include "simd_matmul.h"
 #include "simd_ops.h"
 #include "simd_planes.h"
+#include "simd_int8.h"
 
-const q3_kernels q3_kernels_avx2 = SIMD_KERNELS("avx2", q3_scalar_matmul_int8);
+const q3_kernels q3_kernels_avx2 = SIMD_KERNELS("avx2", matmul_int8);
 
 #endif

@@ -15,6 +15,7 @@
 #include "vec.h"
 
 #define VL 16
+#define INT8_TOKENS 8    /* tokens with one vector of rows of packed matrices */
 #define PLANES_TOKENS 12 /* tokens x 2 vectors of rows of packed matrices */
 #define PANEL 8          /* rows in a panel: 8 x 3 accumulators of the 32 registers */
 #define TILE 3           /* tokens */
@@ -64,6 +65,10 @@ typedef __m512i I;
 #define i_or(a, b) _mm512_or_si512(a, b)
 #define i_shift_left(a, n) _mm512_slli_epi32(a, n)
 #define i_shift_right(a, n) _mm512_srli_epi32(a, n)
+/* 16-bit lanes of a, plus the sums of pairs of products of bytes, u unsigned, x signed. */
+#define i_add_pairs(a, u, x) _mm512_add_epi16(a, _mm512_maddubs_epi16(u, x))
+/* Pairs of 16-bit lanes of a, added in 32 bits and multiplied with n. */
+#define i_weigh_pairs(a, n) _mm512_madd_epi16(a, _mm512_set1_epi16(n))
 #define i_max(a, b) _mm512_max_epi32(a, b)
 #define i_max_unsigned(a, b) _mm512_max_epu32(a, b)
 #define i_round(v) _mm512_cvtps_epi32(v)
@@ -427,9 +432,10 @@ q6_k_weights(const uint8_t *w, const w_head *head, int j)
 #include "simd_matmul.h"
 #include "simd_ops.h"
 #include "simd_planes.h"
+#include "simd_int8.h"
 #include "vnni_planes.h"
 
-const q3_kernels q3_kernels_avx512 = SIMD_KERNELS("avx512", q3_scalar_matmul_int8);
+const q3_kernels q3_kernels_avx512 = SIMD_KERNELS("avx512", matmul_int8);
 /* The instruction is written in assembler, so that one file can serve both. */
 const q3_kernels q3_kernels_avx512vnni = SIMD_KERNELS("avx512vnni", vnni_matmul_int8);
 

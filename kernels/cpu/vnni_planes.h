@@ -15,7 +15,8 @@
 #define TILE_PANELS 2
 #define SLICE_BLOCKS 16 /* columns of an unpacked slice, in blocks: 16 KB */
 #define UNPACKED_BLOCK (2 * NIBBLE_BLOCK)
-#define PLANES_AHEAD 1024 /* bytes to prefetch ahead in each plane, for few tokens */
+#define MAX_AHEAD (TILE_PANELS * 9) /* cache lines that a block of the next slice is in */
+#define PLANES_AHEAD 1024           /* bytes to prefetch ahead in each plane, for few tokens */
 
 /* In assembler: gcc 12 copies every accumulator that goes through the intrinsic. */
 #define DPBUSD(acc, u, x) __asm__("vpdpbusd %2, %1, %0" : "+v"(acc) : "v"(u), "v"(x))
@@ -42,6 +43,9 @@ typedef struct int8_tile_args
 	bool first; /* nothing in y yet */
 	float *const *y;
 	int32_t row, n_rows; /* n_rows: of the last panel */
+	/* Unpacked: lines to prefetch, next[ahead_begin ... ahead_end - 1] + b * NIBBLE_BLOCK. */
+	int32_t ahead_begin, ahead_end;
+	const uint8_t *next[MAX_AHEAD];
 } int8_tile_args;
 
 INLINE __m512i
@@ -121,6 +125,9 @@ int8_tile(const int8_tile_args *a, const int n_panels, const int n_tokens, const
 			foreach (p, n_panels)
 				dot[t][p] = start;
 		}
+		if (!packed)
+			for (int32_t i = a->ahead_begin; i < a->ahead_end; i++)
+				__builtin_prefetch(a->next[i] + b * NIBBLE_BLOCK);
 		foreach (v, 4)
 		{
 			__m512i u[4][2];
@@ -308,7 +315,7 @@ unpack_slice(int8_weights *w, bool nibbles, int32_t n_blocks, int32_t n_panels, 
 /* A slice of two panels (or one) with all tokens, in tiles of as equal a size as can be. */
 static void
 slice_times_tokens(int8_tile_args *a, const q3_acts *x, int32_t block, const int8_tile_fn *tiles,
-                   int32_t n_tokens, float *const *y)
+                   int32_t n_ahead, int32_t n_tokens, float *const *y)
 {
 	int32_t n_tiles = (n_tokens + TILE_TOKENS - 1) / TILE_TOKENS;
 
@@ -321,9 +328,30 @@ slice_times_tokens(int8_tile_args *a, const q3_acts *x, int32_t block, const int
 		a->xscale = x->scale + at;
 		a->sum = x->sum + at;
 		a->y = y + t;
+		a->ahead_begin = n_ahead * i / n_tiles;
+		a->ahead_end = n_ahead * (i + 1) / n_tiles;
 		tiles[n - 1](a);
 		t += n;
 	}
+}
+
+/*
+ * The tiles prefetch the next slice while they compute: each block of theirs a block of it, each
+ * tile some of its lines. Returns how many there are.
+ */
+static int32_t
+lines_ahead(const int8_weights *w, int32_t n_panels, const uint8_t **next)
+{
+	int32_t n = 0;
+
+	for (int32_t p = 0; p < n_panels; p++)
+		for (int32_t i = 0; i < NIBBLE_BLOCK; i += 64)
+		{
+			next[n++] = w->hi + (size_t) p * w->stride * NIBBLE_BLOCK + i;
+			if (w->lo != NULL)
+				next[n++] = w->lo + (size_t) p * w->stride * NIBBLE_BLOCK + i;
+		}
+	return n;
 }
 
 static void
@@ -349,7 +377,7 @@ vnni_matmul_int8(const q3_planes *w, int bits, int32_t row_begin, int32_t row_en
 	for (int32_t r = row_begin; r < row_end; r += TILE_PANELS * Q3_PANEL_ROWS)
 	{
 		int32_t n_panels = row_end - r > Q3_PANEL_ROWS ? 2 : 1;
-		int32_t n_rows = row_end - r - (n_panels - 1) * Q3_PANEL_ROWS;
+		int32_t n_rows = row_end - r - (n_panels - 1) * Q3_PANEL_ROWS, n_ahead;
 
 		a.row = r;
 		a.n_rows = n_rows < Q3_PANEL_ROWS ? n_rows : Q3_PANEL_ROWS;
@@ -357,9 +385,15 @@ vnni_matmul_int8(const q3_planes *w, int bits, int32_t row_begin, int32_t row_en
 		{
 			a.n_blocks = n_blocks - b < SLICE_BLOCKS ? n_blocks - b : SLICE_BLOCKS;
 			a.first = b == 0;
+			if (b + SLICE_BLOCKS < n_blocks)
+				a.w = int8_weights_at(w, nibbles, r, b + SLICE_BLOCKS);
+			else
+				a.w = int8_weights_at(w, nibbles, r + n_panels * Q3_PANEL_ROWS, 0);
+			n_ahead = lines_ahead(&a.w, n_panels, a.next);
 			a.w = int8_weights_at(w, nibbles, r, b);
 			unpack_slice(&a.w, nibbles, a.n_blocks, n_panels, scratch);
-			slice_times_tokens(&a, x, b, unpacked_tiles[nibbles][n_panels - 1], n_tokens, y);
+			slice_times_tokens(&a, x, b, unpacked_tiles[nibbles][n_panels - 1], n_ahead, n_tokens,
+			                   y);
 		}
 	}
 }
