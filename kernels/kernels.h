@@ -3,9 +3,9 @@
  *
  * One file per instruction set under cpu/ fills a q3_kernels; q3_kernels_select() picks the best
  * one that this machine can run, or the one named by the environment variable QWEN3DM_ISA (scalar,
- * avx2, avx512). Kernels own no memory, start no threads, and know nothing of models. Within one
- * instruction set the result for one (token, output) pair is the same bits whatever else is in the
- * call: the order of every sum depends on the sizes of the matrix only.
+ * avx2, avx512, avx512vnni). Kernels own no memory, start no threads, and know nothing of models.
+ * Within one instruction set the result for one (token, output) pair is the same bits whatever else
+ * is in the call: the order of every sum depends on the sizes of the matrix only.
  */
 #ifndef Q3_KERNELS_H
 #define Q3_KERNELS_H
@@ -73,6 +73,10 @@ typedef struct q3_kv_view
 	bool f32;              /* elements are F32; else F16 */
 } q3_kv_view;
 
+/* Matrices packed in planes of bits, and activations of 8 bits: see planes.h. */
+typedef struct q3_planes q3_planes;
+typedef struct q3_acts q3_acts;
+
 /*
  * Vectors are float32 and may be anywhere unless said otherwise; lengths n are multiples of 16.
  * scratch: q3_matmul_scratch() or q3_attention_scratch() bytes, aligned to 64, one per thread.
@@ -91,6 +95,28 @@ typedef struct q3_kernels
 	 */
 	void (*matmul)(const q3_matrix *w, int32_t row_begin, int32_t row_end, const float *x,
 	               size_t ldx, int32_t n_tokens, float *const *y, void *scratch);
+
+	/*
+	 * One token's activations in 8 bits: q[cols], scale[cols / 32], sum[cols / 32] as q3_acts has
+	 * them. Every instruction set gives the same bits. cols is a multiple of 32.
+	 */
+	void (*quantize)(const float *x, int32_t cols, int8_t *q, float *scale, int32_t *sum);
+	/*
+	 * y[t][r] for row_begin <= r < row_end with the first 8 or 4 bits of each weight (PLANES_4 has
+	 * only 4), summed in float32 over blocks of 32 columns, ascending:
+	 *   8 bits: acc = fma(float(dot + sum), s * xscale, acc)
+	 *   4 bits: acc = fma(float(dot), s * xscale, fma(o, xscale * float(sum), acc))
+	 * dot is the exact sum of u * q, s and o / -128 are scale and offset of u at these bits. Scalar
+	 * kernels round where others fuse. row_begin is a multiple of 16.
+	 */
+	void (*matmul_int8)(const q3_planes *w, int bits, int32_t row_begin, int32_t row_end,
+	                    const q3_acts *x, int32_t n_tokens, float *const *y, void *scratch);
+	/*
+	 * y[t][r] = sum over k, ascending, of w[r][k] * x[t * ldx + k] in float32, the weights as
+	 * q3_planes_row() gives them. row_begin is a multiple of 16.
+	 */
+	void (*matmul_planes)(const q3_planes *w, int32_t row_begin, int32_t row_end, const float *x,
+	                      size_t ldx, int32_t n_tokens, float *const *y, void *scratch);
 
 	/* out = x / sqrt(mean(x^2) + eps) * weight; out may be x. */
 	void (*rms_norm)(const float *x, const float *weight, int32_t n, float eps, float *out);
@@ -125,7 +151,8 @@ extern size_t q3_attention_scratch(int32_t head_dim);
 extern const q3_kernels *q3_kernels_get(const char *name);
 /* The best, or what QWEN3DM_ISA names. NULL, with a reason in *reason, if that cannot be had. */
 extern const q3_kernels *q3_kernels_select(const char **reason);
-/* The i-th name ("scalar", "avx2", "avx512"), NULL behind the last; for tests and messages. */
+/* The i-th name ("scalar", "avx2", "avx512", "avx512vnni"), NULL behind the last; for tests and
+ * messages. */
 extern const char *q3_kernels_name(int i);
 
 #endif

@@ -13,7 +13,7 @@
 #include "cpu/matmul_sizes.h"
 
 /* Worst first. */
-static const char *const names[] = {"scalar", "avx2", "avx512"};
+static const char *const names[] = {"scalar", "avx2", "avx512", "avx512vnni"};
 
 #define N_NAMES ((int) (sizeof(names) / sizeof(names[0])))
 
@@ -35,6 +35,16 @@ q3_kernels_name(int i)
 	return i >= 0 && i < N_NAMES ? names[i] : NULL;
 }
 
+#if defined(__x86_64__)
+static bool
+has_avx512(void)
+{
+	return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+	       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+	       __builtin_cpu_supports("fma");
+}
+#endif
+
 /*
  * The compiler's check includes whether the operating system saves the registers. F16C, which some
  * compilers cannot ask for, comes with every AVX2.
@@ -49,10 +59,10 @@ find(const char *name)
 	if (strcmp(name, "avx2") == 0 && __builtin_cpu_supports("avx2") &&
 	    __builtin_cpu_supports("fma"))
 		return &q3_kernels_avx2;
-	if (strcmp(name, "avx512") == 0 && __builtin_cpu_supports("avx512f") &&
-	    __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-	    __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("fma"))
+	if (strcmp(name, "avx512") == 0 && has_avx512())
 		return &q3_kernels_avx512;
+	if (strcmp(name, "avx512vnni") == 0 && has_avx512() && __builtin_cpu_supports("avx512vnni"))
+		return &q3_kernels_avx512vnni;
 #endif
 	return NULL;
 }

@@ -178,6 +178,7 @@ CREATE FUNCTION @extschema@.qwen3dm_model_status(
     OUT architecture pg_catalog.text,
     OUT parameters pg_catalog.int8,
     OUT weight_type pg_catalog.text,
+    OUT "precision" pg_catalog.text,
     OUT digest pg_catalog.text,
     OUT context_length pg_catalog.int4,
     OUT device pg_catalog.text,
@@ -185,6 +186,8 @@ CREATE FUNCTION @extschema@.qwen3dm_model_status(
     OUT isa pg_catalog.text,
     OUT threads pg_catalog.int4,
     OUT weight_bytes pg_catalog.int8,
+    OUT image_bytes pg_catalog.int8,
+    OUT image pg_catalog.text,
     OUT kv_cache_bytes pg_catalog.int8,
     OUT kv_cache_used pg_catalog.float8,
     OUT kv_blocks pg_catalog.int4,
@@ -209,8 +212,8 @@ LANGUAGE C VOLATILE STRICT PARALLEL SAFE;
 
 CREATE VIEW @extschema@.qwen_model_status AS
     SELECT s.state, s.progress, s.model, s.name, s.architecture, s.parameters, s.weight_type,
-           s.digest, s.context_length, s.device, s.device_reason, s.isa, s.threads,
-           s.weight_bytes, s.kv_cache_bytes, s.kv_cache_used, s.kv_blocks, s.kv_blocks_free,
+           s."precision", s.digest, s.context_length, s.device, s.device_reason, s.isa, s.threads,
+           s.weight_bytes, s.image_bytes, s.image, s.kv_cache_bytes, s.kv_cache_used, s.kv_blocks, s.kv_blocks_free,
            s.scratch_bytes, s.load_ms, s.started_at, s.engine_pid, s.restarts, s.requests,
            s.errors, s.prompt_tokens, s.output_tokens, s.running, s.queued, s.message, s.detail,
            s.hint
@@ -224,6 +227,12 @@ COMMENT ON COLUMN @extschema@.qwen_model_status.progress
 IS 'of loading the model, from 0 to 1';
 COMMENT ON COLUMN @extschema@.qwen_model_status.model
 IS 'path of the model file; only its name for roles without pg_read_all_settings';
+COMMENT ON COLUMN @extschema@.qwen_model_status."precision"
+IS 'bits of the weights that mode efficient reads + those that only mode precise reads, or why there is one precision';
+COMMENT ON COLUMN @extschema@.qwen_model_status.image_bytes
+IS 'size of the packed weights, which serve both modes; 0 when the file has no type that is packed';
+COMMENT ON COLUMN @extschema@.qwen_model_status.image
+IS 'where the packed weights come from: built, kept (of the engine before) or cached (qwen3dm.image_cache)';
 COMMENT ON COLUMN @extschema@.qwen_model_status.kv_cache_used
 IS 'part of the memory for keys and values that running requests hold, from 0 to 1';
 COMMENT ON COLUMN @extschema@.qwen_model_status.restarts

@@ -24,9 +24,11 @@ $$;
 
 SELECT count(*) FROM qwen_model_status;
 SELECT state, progress, model = current_setting('qwen3dm.model') AS path, architecture <> '' AS architecture,
-       parameters > 0 AS parameters, weight_type <> '' AS weight_type, digest ~ '^[0-9a-f]{16,}$' AS digest,
+       parameters > 0 AS parameters, weight_type <> '' AS weight_type, "precision" ~ '^(planes|one precision): ' AS "precision",
+       digest ~ '^[0-9a-f]{16,}$' AS digest,
        context_length > 0 AS context_length, device <> '' AS device, device_reason <> '' AS device_reason,
        isa <> '' AS isa, threads > 0 AS threads, weight_bytes > 0 AS weight_bytes,
+       image_bytes <= weight_bytes * 1.2 AS image_bytes, CASE WHEN image_bytes > 0 THEN image IN ('built', 'kept', 'cached') ELSE image IS NULL END AS image,
        kv_cache_bytes > 0 AS kv_cache_bytes, kv_cache_used BETWEEN 0 AND 1 AS kv_cache_used,
        kv_blocks_free <= kv_blocks AS kv_blocks, scratch_bytes >= 0 AS scratch_bytes, load_ms > 0 AS load_ms,
        started_at BETWEEN pg_postmaster_start_time() AND now() AS started_at, engine_pid > 0 AS engine_pid,

@@ -15,12 +15,14 @@
 #include "vec.h"
 
 #define VL 8
-#define PANEL 4       /* rows in a panel: 4 x 3 accumulators of the 16 registers */
-#define TILE 3        /* tokens */
-#define STREAMS 4     /* rows at once with one token: sums enough to hide an addition's latency */
-#define SCORE_TILE 2  /* queries x 4 vectors of 8 keys */
-#define VALUE_TILE 2  /* queries */
-#define VALUE_WIDTH 4 /* vectors of the head */
+#define INT8_TOKENS 4   /* tokens with one vector of rows of packed matrices */
+#define PLANES_TOKENS 6 /* tokens x 2 vectors of rows of packed matrices */
+#define PANEL 4         /* rows in a panel: 4 x 3 accumulators of the 16 registers */
+#define TILE 3          /* tokens */
+#define STREAMS 4       /* rows at once with one token: sums enough to hide an addition's latency */
+#define SCORE_TILE 2    /* queries x 4 vectors of 8 keys */
+#define VALUE_TILE 2    /* queries */
+#define VALUE_WIDTH 4   /* vectors of the head */
 
 typedef __m256 V;
 typedef struct
@@ -51,6 +53,75 @@ typedef struct
 #define v_keep(a) __asm__("" : "+x"(a))
 /* Makes it keep an array in memory, from where loads broadcast, instead of shuffling it about. */
 #define in_memory(array) __asm__("" : "+m"(array))
+
+/* Vectors of bits: 32-bit lanes unless said otherwise. */
+typedef __m256i I;
+
+#define i_load(p) _mm256_loadu_si256((const __m256i *) (p))
+#define i_set1(i) _mm256_set1_epi32(i)
+#define i_add(a, b) _mm256_add_epi32(a, b)
+#define i_and(a, b) _mm256_and_si256(a, b)
+#define i_or(a, b) _mm256_or_si256(a, b)
+#define i_shift_left(a, n) _mm256_slli_epi32(a, n)
+#define i_shift_right(a, n) _mm256_srli_epi32(a, n)
+/* 16-bit lanes of a, plus the sums of pairs of products of bytes, u unsigned, x signed. */
+#define i_add_pairs(a, u, x) _mm256_add_epi16(a, _mm256_maddubs_epi16(u, x))
+/* Pairs of 16-bit lanes of a, added in 32 bits and multiplied with n. */
+#define i_weigh_pairs(a, n) _mm256_madd_epi16(a, _mm256_set1_epi16(n))
+#define i_max(a, b) _mm256_max_epi32(a, b)
+#define i_max_unsigned(a, b) _mm256_max_epu32(a, b)
+#define i_round(v) _mm256_cvtps_epi32(v)
+#define i_to_float(a) _mm256_cvtepi32_ps(a)
+#define i_as_float(a) _mm256_castsi256_ps(a)
+#define f_as_bits(v) _mm256_castps_si256(v)
+/* where a has ones b, elsewhere c; a & b | c */
+#define i_select(a, b, c) _mm256_or_si256(_mm256_and_si256(a, b), _mm256_andnot_si256(a, c))
+#define i_and_or(a, b, c) _mm256_or_si256(_mm256_and_si256(a, b), c)
+/* Bytes of the low halves of 16-byte lanes of a and b in turns; of the high halves. */
+#define i_zip_low(a, b) _mm256_unpacklo_epi8(a, b)
+#define i_zip_high(a, b) _mm256_unpackhi_epi8(a, b)
+/* Even, and odd, 32-bit elements of each 16-byte lane of a, then of b. */
+#define i_even(a, b)                                                                               \
+	_mm256_castps_si256(_mm256_shuffle_ps(_mm256_castsi256_ps(a), _mm256_castsi256_ps(b), 0x88))
+#define i_odd(a, b)                                                                                \
+	_mm256_castps_si256(_mm256_shuffle_ps(_mm256_castsi256_ps(a), _mm256_castsi256_ps(b), 0xdd))
+
+/* VL 32-bit integers as bytes; too large ones become the largest or the smallest. */
+static inline void
+i_store_bytes(int8_t *p, I a)
+{
+	__m128i words = _mm_packs_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1));
+
+	_mm_storel_epi64((__m128i *) p, _mm_packs_epi16(words, words));
+}
+
+static inline int32_t
+i_sum(I a)
+{
+	__m128i s = _mm_add_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1));
+
+	s = _mm_add_epi32(s, _mm_unpackhi_epi64(s, s));
+	return _mm_cvtsi128_si32(_mm_add_epi32(s, _mm_shuffle_epi32(s, 0xb1)));
+}
+
+static inline uint32_t
+i_max_of_lanes(I a)
+{
+	__m128i m = _mm_max_epu32(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1));
+
+	m = _mm_max_epu32(m, _mm_unpackhi_epi64(m, m));
+	return (uint32_t) _mm_cvtsi128_si32(_mm_max_epu32(m, _mm_shuffle_epi32(m, 0xb1)));
+}
+
+static inline __m256i
+first_lanes(int n)
+{
+	return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+
+/* The first n <= VL elements only; the others are zero. */
+#define v_load_first(p, n) _mm256_maskload_ps(p, first_lanes(n))
+#define v_store_first(p, v, n) _mm256_maskstore_ps(p, first_lanes(n), v)
 
 /* a * 2^n for an integral n in [-160, 130], in two steps so that neither factor overflows. */
 static inline V
@@ -422,7 +493,9 @@ q6_k_weights(const uint8_t *w, const w_head *head, int j)
 
 #include "simd_matmul.h"
 #include "simd_ops.h"
+#include "simd_planes.h"
+#include "simd_int8.h"
 
-const q3_kernels q3_kernels_avx2 = SIMD_KERNELS("avx2");
+const q3_kernels q3_kernels_avx2 = SIMD_KERNELS("avx2", matmul_int8);
 
 #endif

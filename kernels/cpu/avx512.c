@@ -15,8 +15,10 @@
 #include "vec.h"
 
 #define VL 16
-#define PANEL 8       /* rows in a panel: 8 x 3 accumulators of the 32 registers */
-#define TILE 3        /* tokens */
+#define INT8_TOKENS 8    /* tokens with one vector of rows of packed matrices */
+#define PLANES_TOKENS 12 /* tokens x 2 vectors of rows of packed matrices */
+#define PANEL 8          /* rows in a panel: 8 x 3 accumulators of the 32 registers */
+#define TILE 3           /* tokens */
 #define STREAMS 4     /* rows at once with one token: sums enough to hide an addition's latency */
 #define SCORE_TILE 12 /* queries x 2 vectors of 16 keys */
 #define VALUE_TILE 6  /* queries */
@@ -54,6 +56,45 @@ typedef struct
 /* Makes it keep an array in memory, from where loads broadcast, instead of shuffling it about. */
 #define in_memory(array) __asm__("" : "+m"(array))
 #define v_max_lanes(a) _mm512_reduce_max_ps(a)
+
+/* Vectors of bits: 32-bit lanes unless said otherwise. */
+typedef __m512i I;
+
+#define i_load(p) _mm512_loadu_si512(p)
+#define i_set1(i) _mm512_set1_epi32(i)
+#define i_add(a, b) _mm512_add_epi32(a, b)
+#define i_and(a, b) _mm512_and_si512(a, b)
+#define i_or(a, b) _mm512_or_si512(a, b)
+#define i_shift_left(a, n) _mm512_slli_epi32(a, n)
+#define i_shift_right(a, n) _mm512_srli_epi32(a, n)
+/* 16-bit lanes of a, plus the sums of pairs of products of bytes, u unsigned, x signed. */
+#define i_add_pairs(a, u, x) _mm512_add_epi16(a, _mm512_maddubs_epi16(u, x))
+/* Pairs of 16-bit lanes of a, added in 32 bits and multiplied with n. */
+#define i_weigh_pairs(a, n) _mm512_madd_epi16(a, _mm512_set1_epi16(n))
+#define i_max(a, b) _mm512_max_epi32(a, b)
+#define i_max_unsigned(a, b) _mm512_max_epu32(a, b)
+#define i_round(v) _mm512_cvtps_epi32(v)
+#define i_to_float(a) _mm512_cvtepi32_ps(a)
+#define i_as_float(a) _mm512_castsi512_ps(a)
+#define f_as_bits(v) _mm512_castps_si512(v)
+/* where a has ones b, elsewhere c; a & b | c */
+#define i_select(a, b, c) _mm512_ternarylogic_epi32(a, b, c, 0xca)
+#define i_and_or(a, b, c) _mm512_ternarylogic_epi32(a, b, c, 0xea)
+/* Bytes of the low halves of 16-byte lanes of a and b in turns; of the high halves. */
+#define i_zip_low(a, b) _mm512_unpacklo_epi8(a, b)
+#define i_zip_high(a, b) _mm512_unpackhi_epi8(a, b)
+/* Even, and odd, 32-bit elements of each 16-byte lane of a, then of b. */
+#define i_even(a, b)                                                                               \
+	_mm512_castps_si512(_mm512_shuffle_ps(_mm512_castsi512_ps(a), _mm512_castsi512_ps(b), 0x88))
+#define i_odd(a, b)                                                                                \
+	_mm512_castps_si512(_mm512_shuffle_ps(_mm512_castsi512_ps(a), _mm512_castsi512_ps(b), 0xdd))
+/* VL 32-bit integers as bytes; too large ones become the largest or the smallest. */
+#define i_store_bytes(p, a) _mm_storeu_si128((__m128i *) (p), _mm512_cvtsepi32_epi8(a))
+#define i_sum(a) _mm512_reduce_add_epi32(a)
+#define i_max_of_lanes(a) _mm512_reduce_max_epu32(a)
+/* The first n <= VL elements only; the others are zero. */
+#define v_load_first(p, n) _mm512_maskz_loadu_ps((__mmask16) ((1u << (n)) - 1), p)
+#define v_store_first(p, v, n) _mm512_mask_storeu_ps(p, (__mmask16) ((1u << (n)) - 1), v)
 
 /*
  * out[i] = sum of the lanes of a[i] for i < n <= 8. Lanes 8 apart are added first, then 4, 2 and 1
@@ -387,7 +428,12 @@ q6_k_weights(const uint8_t *w, const w_head *head, int j)
 
 #include "simd_matmul.h"
 #include "simd_ops.h"
+#include "simd_planes.h"
+#include "simd_int8.h"
+#include "vnni_planes.h"
 
-const q3_kernels q3_kernels_avx512 = SIMD_KERNELS("avx512");
+const q3_kernels q3_kernels_avx512 = SIMD_KERNELS("avx512", matmul_int8);
+/* The instruction is written in assembler, so that one file can serve both. */
+const q3_kernels q3_kernels_avx512vnni = SIMD_KERNELS("avx512vnni", vnni_matmul_int8);
 
 #endif

@@ -384,8 +384,9 @@ attention(const q3_kv_view *kv, int32_t pos, int32_t n_tokens, int32_t group, co
 	}
 }
 
-#define SIMD_KERNELS(NAME)                                                                         \
+#define SIMD_KERNELS(NAME, MATMUL_INT8)                                                            \
 	{                                                                                              \
-		.name = NAME, .dequantize = dequantize, .matmul = matmul, .rms_norm = rms_norm,            \
+		.name = NAME, .dequantize = dequantize, .matmul = matmul, .quantize = quantize,            \
+		.matmul_int8 = MATMUL_INT8, .matmul_planes = matmul_planes, .rms_norm = rms_norm,          \
 		.add = add, .swiglu = swiglu, .rope = rope, .kv_store = kv_store, .attention = attention   \
 	}

@@ -49,6 +49,7 @@ struct q3_io
 	size_t lent_bytes;  /* of their frames */
 
 	q3_buffer control_out;
+	int image_due;   /* descriptor that the worker is to be given; -1: none */
 	bool status_due; /* something changed since the last status */
 	uint64_t status_ns;
 	uint64_t n_requests, n_errors, n_prompt_tokens, n_output_tokens;

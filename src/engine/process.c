@@ -6,6 +6,7 @@
 
 #include <fcntl.h>
 #include <signal.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -79,22 +80,26 @@ close_span(unsigned first, unsigned last)
 		close((int) fd);
 }
 
-void
-q3_process_close_others(int a, int b)
+static int
+compare_ints(const void *a, const void *b)
 {
-	int low = a < b ? a : b, high = a < b ? b : a;
+	int x = *(const int *) a, y = *(const int *) b;
+
+	return (x > y) - (x < y);
+}
+
+void
+q3_process_close_others(int *keep, int n)
+{
 	unsigned from = STDERR_FILENO + 1;
 
-	if (low >= (int) from)
-	{
-		close_span(from, (unsigned) low - 1);
-		from = (unsigned) low + 1;
-	}
-	if (high >= (int) from)
-	{
-		close_span(from, (unsigned) high - 1);
-		from = (unsigned) high + 1;
-	}
+	qsort(keep, (size_t) n, sizeof(keep[0]), compare_ints);
+	for (int i = 0; i < n; i++)
+		if (keep[i] >= (int) from)
+		{
+			close_span(from, (unsigned) keep[i] - 1);
+			from = (unsigned) keep[i] + 1;
+		}
 	close_span(from, ~0u);
 }
 

@@ -16,8 +16,8 @@ extern int q3_process_signals(bool child);
 extern bool q3_process_bind_to_parent(void);
 /* The first process to go when the machine runs out of memory. Best effort. */
 extern void q3_process_prefer_oom(void);
-/* Closes every descriptor above stderr but a and b (-1: none). */
-extern void q3_process_close_others(int a, int b);
+/* Closes every descriptor above stderr but the n in keep, which it sorts (-1: none). */
+extern void q3_process_close_others(int *keep, int n);
 /* Lets the process have as many descriptors as it may. */
 extern void q3_process_raise_file_limit(void);
 

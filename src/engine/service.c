@@ -17,6 +17,10 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+_Static_assert(Q3_IMAGE_BUILT == (int) Q3P_IMAGE_BUILT && Q3_IMAGE_KEPT == (int) Q3P_IMAGE_KEPT &&
+                   Q3_IMAGE_CACHED == (int) Q3P_IMAGE_CACHED,
+               "model and protocol number sources of images alike");
+
 #define SECOND_NS 1000000000u
 /* How long a step or a tokenization may go on after a request to stop. */
 #define STOP_MS 300
@@ -77,6 +81,9 @@ fill_status(const q3_io *io, q3p_status *m)
 	m->kv_bytes = s->runtime.kv_bytes;
 	m->scratch_bytes = s->runtime.scratch_bytes;
 	m->isa = bytes_of(s->runtime.isa);
+	m->precision = bytes_of(s->runtime.precision);
+	m->image_bytes = s->image->bytes;
+	m->image = s->image->source;
 	m->n_params = s->model->n_params;
 	m->weight_bytes = s->model->weight_bytes;
 	m->architecture = bytes_of(s->model->architecture);
@@ -85,14 +92,43 @@ fill_status(const q3_io *io, q3p_status *m)
 	m->digest = bytes_of(s->model->digest);
 }
 
+/* Sends a part of the output, and beside its first byte the image if that is due. */
+static ssize_t
+send_control(q3_io *io)
+{
+	struct iovec iov = {(void *) q3_buffer_bytes(&io->control_out),
+	                    q3_buffer_len(&io->control_out)};
+	union
+	{
+		struct cmsghdr header; /* for the alignment */
+		char room[CMSG_SPACE(sizeof(int))];
+	} rights = {.room = {0}};
+	struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1};
+	ssize_t n;
+
+	if (io->image_due >= 0)
+	{
+		struct cmsghdr *c = &rights.header;
+
+		m.msg_control = rights.room;
+		m.msg_controllen = sizeof(rights.room);
+		*c = (struct cmsghdr){
+		    .cmsg_len = CMSG_LEN(sizeof(int)), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS};
+		memcpy(CMSG_DATA(c), &io->image_due, sizeof(int));
+	}
+	n = sendmsg(io->control.fd, &m, MSG_NOSIGNAL | MSG_DONTWAIT);
+	if (n > 0)
+		io->image_due = -1;
+	return n;
+}
+
 /* Sends what it can; the rest waits until the worker has read. */
 static void
 flush_control(q3_io *io)
 {
 	while (q3_buffer_len(&io->control_out) > 0)
 	{
-		ssize_t n = send(io->control.fd, q3_buffer_bytes(&io->control_out),
-		                 q3_buffer_len(&io->control_out), MSG_NOSIGNAL | MSG_DONTWAIT);
+		ssize_t n = send_control(io);
 
 		if (n < 0 && errno == EINTR)
 			continue;
@@ -160,8 +196,11 @@ log_state(const q3_io *io)
 	const q3_workers_state *s = &io->state;
 
 	if (s->state == Q3P_READY)
-		fprintf(stderr, "qwen3dm-engine: ready: %s, %s, %.0f ms\n", s->model->architecture,
-		        s->runtime.isa, s->load_ms);
+		fprintf(stderr, "qwen3dm-engine: ready: %s, %s, %.0f ms; %s; image %s\n",
+		        s->model->architecture, s->runtime.isa, s->load_ms, s->runtime.precision,
+		        q3p_image_name(s->image->source));
+	if (s->state == Q3P_READY && s->image->problem[0] != '\0')
+		fprintf(stderr, "qwen3dm-engine: %s\n", s->image->problem);
 	if (s->state == Q3P_FAILED)
 		fprintf(stderr, "qwen3dm-engine: could not load model: %s\n", s->error.message);
 }
@@ -174,6 +213,9 @@ refresh_state(q3_io *io)
 	double progress = io->state.progress;
 
 	q3_workers_get_state(io->workers, &io->state);
+	if (io->state.state == Q3P_READY && before != Q3P_READY &&
+	    (io->state.image->source == Q3_IMAGE_BUILT || io->state.image->source == Q3_IMAGE_CACHED))
+		io->image_due = io->state.image->fd;
 	if (io->state.state != before || io->state.progress != progress)
 		send_status(io);
 	if (io->state.state != before)
@@ -292,6 +334,8 @@ start(q3_io *io)
 {
 	q3_workers_config config = {.model_path = io->config->model_path,
 	                            .known_digest = io->config->known_digest,
+	                            .image_fd = io->config->image_fd,
+	                            .image_cache = io->config->image_cache,
 	                            .runtime = io->config->runtime};
 
 	io->state.state = Q3P_STARTING;
@@ -340,6 +384,7 @@ q3_service_run(const q3_service_config *config)
 	if (io == NULL)
 		return Q3_EXIT_FAILED;
 	io->config = config;
+	io->image_due = -1;
 	if (!start(io))
 	{
 		io->state.state = Q3P_FAILED;

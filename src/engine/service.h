@@ -10,6 +10,8 @@ typedef struct q3_service_config
 {
 	const char *model_path;
 	const char *known_digest; /* or NULL */
+	int image_fd;            /* packed image kept by the worker, the service's from here; 0: none */
+	const char *image_cache; /* folder of packed images, or NULL */
 	q3_runtime_options runtime;
 	int listen_fd;  /* bound and listening */
 	int control_fd; /* one end of a socket pair to the worker; -1: none */

@@ -137,6 +137,8 @@ report(bench_options *o, const char *test, int32_t n, int32_t batch)
 	cJSON_AddStringToObject(json, "architecture", q3_model_get_info(o->model.model)->architecture);
 	cJSON_AddStringToObject(json, "weight_type", q3_model_get_info(o->model.model)->weight_type);
 	cJSON_AddStringToObject(json, "mode", q3_tool_mode_name(o->model.mode));
+	cJSON_AddStringToObject(json, "precision", o->model.info.precision);
+	cJSON_AddNumberToObject(json, "image_bytes", (double) q3_model_image(o->model.model)->bytes);
 	cJSON_AddNumberToObject(json, "threads", o->model.info.threads);
 	cJSON_AddStringToObject(json, "isa", o->model.info.isa);
 	cJSON_AddStringToObject(json, "kv", o->model.kv != NULL ? o->model.kv : "f32");
@@ -225,6 +227,8 @@ parse(bench_options *o, int argc, char **argv)
 	const q3_option options[] = {
 	    Q3_TOOL_MODEL_OPTION(o->model),
 	    Q3_TOOL_MODE_OPTION(o->model),
+	    Q3_TOOL_BITS_OPTION(o->model),
+	    Q3_TOOL_EXACT_OPTION(o->model),
 	    {"prompt", 'p', Q3_OPT_INT, &o->n_prompt, NULL, 0, 1 << 20, "N",
 	     "tokens of prefill (default: 512; 0: skip)"},
 	    {"decode", 'n', Q3_OPT_INT, &o->n_decode, NULL, 0, 1 << 20, "N",

@@ -155,6 +155,8 @@ parse(generate_options *o, int argc, char **argv)
 	    {"context-length", 0, Q3_OPT_INT, &o->model.context_length, NULL, 0, INT32_MAX, "N",
 	     "longest sequence (default: the model's)"},
 	    Q3_TOOL_KV_OPTION(o->model),
+	    Q3_TOOL_BITS_OPTION(o->model),
+	    Q3_TOOL_EXACT_OPTION(o->model),
 	    Q3_TOOL_THREADS_OPTION(o->model),
 	};
 	const q3_command_line c = {.name = "generate",

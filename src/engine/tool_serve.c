@@ -18,7 +18,8 @@ typedef struct serve_options
 {
 	q3_tool_model model;
 	const char *socket_path, *known_digest;
-	int32_t listen_fd, control_fd;
+	const char *image_cache;
+	int32_t listen_fd, control_fd, image_fd;
 } serve_options;
 
 /* For use without the extension: a socket of our own that nobody else may open. */
@@ -71,7 +72,13 @@ parse(serve_options *o, int argc, char **argv)
 	     "size of the key-value cache (default: one full context)"},
 	    {"known-digest", 0, Q3_OPT_STRING, &o->known_digest, NULL, 0, 0, "HEX",
 	     "SHA-256 of the file as computed earlier"},
+	    {"image-fd", 0, Q3_OPT_INT, &o->image_fd, NULL, 3, 1 << 20, "N",
+	     "inherited descriptor of the model's packed image"},
+	    {"image-cache", 0, Q3_OPT_STRING, &o->image_cache, NULL, 0, 0, "DIR",
+	     "folder where packed images are kept (default: nowhere)"},
 	    Q3_TOOL_KV_OPTION(*m),
+	    Q3_TOOL_BITS_OPTION(*m),
+	    Q3_TOOL_EXACT_OPTION(*m),
 	};
 	const q3_command_line c = {.name = "serve",
 	                           .operands = "",
@@ -106,7 +113,7 @@ q3_tool_serve(int argc, char **argv)
 		return code;
 	if (o.control_fd >= 0 && !q3_process_bind_to_parent())
 		return 0;
-	q3_process_close_others(o.listen_fd, o.control_fd);
+	q3_process_close_others((int[]){o.listen_fd, o.control_fd, o.image_fd}, 3);
 	q3_process_prefer_oom();
 	q3_process_raise_file_limit();
 	config.signal_fd = q3_process_signals(o.control_fd >= 0);
@@ -121,12 +128,16 @@ q3_tool_serve(int argc, char **argv)
 	config.control_fd = o.control_fd;
 	config.model_path = o.model.path;
 	config.known_digest = o.known_digest;
+	config.image_fd = o.image_fd;
+	config.image_cache = o.image_cache;
 	config.runtime =
 	    (q3_runtime_options){.threads = o.model.threads,
 	                         .context_length = o.model.context_length,
 	                         .max_batch_tokens = o.model.max_batch_tokens,
 	                         .kv_bytes = o.model.kv_bytes,
-	                         .kv_f32 = o.model.kv == NULL || strcmp(o.model.kv, "f32") == 0};
+	                         .kv_f32 = o.model.kv == NULL || strcmp(o.model.kv, "f32") == 0,
+	                         .efficient_bits = o.model.efficient_bits,
+	                         .exact_weights = o.model.exact_weights};
 	code = q3_service_run(&config);
 	if (o.socket_path != NULL)
 		unlink(o.socket_path);

@@ -135,6 +135,8 @@ q3_tool_model_check(q3_tool_model *m, const char *tool)
 	if (m->kv != NULL && strcmp(m->kv, "f16") != 0 && strcmp(m->kv, "f32") != 0)
 		return q3_tool_usage(
 		    tool, "invalid value \"%s\" for option --kv: must be \"f16\" or \"f32\"", m->kv);
+	if (m->efficient_bits != 0 && m->efficient_bits != 4 && m->efficient_bits != 8)
+		return q3_tool_usage(tool, "option --efficient-bits must be 8 or 4");
 	return 0;
 }
 
@@ -157,11 +159,16 @@ q3_tool_model_open(q3_tool_model *m)
 	                              .context_length = m->context_length,
 	                              .max_batch_tokens = m->max_batch_tokens,
 	                              .kv_bytes = m->kv_bytes,
-	                              .kv_f32 = m->kv == NULL || strcmp(m->kv, "f32") == 0};
+	                              .kv_f32 = m->kv == NULL || strcmp(m->kv, "f32") == 0,
+	                              .efficient_bits = m->efficient_bits,
+	                              .exact_weights = m->exact_weights};
+	q3_pack_options pack = {.threads = m->threads};
 	q3_error err = {0};
 
 	m->model = q3_model_load(m->path, &load, &err);
 	if (m->model == NULL)
+		return q3_tool_error(&err);
+	if (q3_model_pack(m->model, &pack, &err) != Q3_OK)
 		return q3_tool_error(&err);
 	if (m->kv_sequences > 0)
 		options.kv_bytes = kv_bytes_for(m, options.kv_f32);

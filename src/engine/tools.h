@@ -43,6 +43,8 @@ typedef struct q3_tool_model
 	const char *kv;        /* "f16", "f32" or NULL */
 	int32_t threads, context_length, max_batch_tokens;
 	uint64_t kv_bytes;
+	int32_t efficient_bits; /* 4, 8, or 0: 8 */
+	bool exact_weights;
 	int32_t kv_sequences; /* instead of kv_bytes: room for so many of context_length; 0: off */
 
 	q3_mode mode;
@@ -51,7 +53,7 @@ typedef struct q3_tool_model
 	q3_runtime_info info;
 } q3_tool_model;
 
-/* Options -m, -t and --kv for a table. */
+/* Options that several tools have, for their tables. */
 #define Q3_TOOL_MODEL_OPTION(m)                                                                    \
 	{                                                                                              \
 		"model", 'm', Q3_OPT_STRING, &(m).path, NULL, 0, 0, "FILE", "the model, a GGUF file"       \
@@ -72,7 +74,18 @@ typedef struct q3_tool_model
 		    "precise (default) or efficient"                                                       \
 	}
 
-/* Checks the strings: 0, or 2 after a message. */
+#define Q3_TOOL_BITS_OPTION(m)                                                                     \
+	{                                                                                              \
+		"efficient-bits", 0, Q3_OPT_INT, &(m).efficient_bits, NULL, 4, 8, "N",                     \
+		    "bits of the packed weights that mode efficient reads: 8 (default) or 4"               \
+	}
+#define Q3_TOOL_EXACT_OPTION(m)                                                                    \
+	{                                                                                              \
+		"exact-weights", 0, Q3_OPT_FLAG, &(m).exact_weights, NULL, 0, 0, NULL,                     \
+		    "mode precise reads the file's own weights"                                            \
+	}
+
+/* Checks strings and numbers: 0, or 2 after a message. */
 extern int q3_tool_model_check(q3_tool_model *m, const char *tool);
 /* Loads model and runtime: 0, or 1 after a message. Always followed by close. */
 extern int q3_tool_model_open(q3_tool_model *m);

@@ -36,6 +36,7 @@ struct q3_workers
 	q3_model *model;
 	q3_runtime *rt;
 	q3_preparer preparer;
+	bool packing; /* the model is read */
 	uint64_t reported_ns;
 };
 
@@ -99,7 +100,9 @@ on_progress(void *arg, uint64_t done, uint64_t total)
 		return;
 	w->reported_ns = now;
 	pthread_mutex_lock(&w->lock);
-	w->state.progress = total > 0 ? (double) done / (double) total : 0;
+	/* First the file is read, then its weights are packed. */
+	w->state.progress =
+	    (w->packing ? 0.5 : 0) + (total > 0 ? 0.5 * (double) done / (double) total : 0);
 	pthread_mutex_unlock(&w->lock);
 	q3_wake(w->config.wake_fd);
 }
@@ -142,11 +145,19 @@ load(q3_workers *w, q3_error *err)
 {
 	q3_load_options options = {
 	    .known_digest = w->config.known_digest, .progress = on_progress, .progress_arg = w};
+	q3_pack_options pack = {.fd = w->config.image_fd,
+	                        .cache_dir = w->config.image_cache,
+	                        .threads = w->config.runtime.threads,
+	                        .progress = on_progress,
+	                        .progress_arg = w};
 	q3_scheduler_events events = {.text = on_text, .done = on_done, .arg = w};
 	q3_runtime_info info;
 
 	w->model = q3_model_load(w->config.model_path, &options, err);
 	if (w->model == NULL)
+		return false;
+	w->packing = true;
+	if (q3_model_pack(w->model, &pack, err) != Q3_OK)
 		return false;
 	w->rt = q3_runtime_create(w->model, &w->config.runtime, err);
 	if (w->rt == NULL)
@@ -169,6 +180,7 @@ set_state(q3_workers *w, q3p_state state, double load_ms, const q3_error *err)
 	{
 		w->state.progress = 1;
 		w->state.model = q3_model_get_info(w->model);
+		w->state.image = q3_model_image(w->model);
 		q3_runtime_get_info(w->rt, &w->state.runtime);
 	}
 	pthread_cond_broadcast(&w->changed);

@@ -18,6 +18,8 @@ typedef struct q3_workers_config
 {
 	const char *model_path; /* must outlive the workers */
 	const char *known_digest;
+	int image_fd; /* 0: none */
+	const char *image_cache;
 	q3_runtime_options runtime;
 	int wake_fd; /* eventfd that is written when there is news */
 } q3_workers_config;
@@ -30,6 +32,7 @@ typedef struct q3_workers_state
 	q3_error error; /* FAILED */
 	/* From READY on: */
 	const q3_model_info *model;
+	const q3_image_info *image;
 	q3_runtime_info runtime; /* kv_blocks_free as of the last step */
 } q3_workers_state;
 

@@ -6,7 +6,9 @@
  * Between fork and exec only async-signal-safe calls are made. The child stays in the worker's
  * process group, so that the signals by which the postmaster stops a worker reach it too; where the
  * system can do that it is also killed when the worker disappears. Of the worker's descriptors it
- * keeps standard error, the listening socket and its control socket.
+ * keeps standard error, the listening socket, its control socket and the packed image of the model
+ * if an engine before it has made one. That image comes over the control socket and is kept here,
+ * as a descriptor that is never mapped, for as long as the model file stays the same.
  */
 #include "postgres.h"
 
@@ -15,6 +17,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/socket.h>
+#include <sys/uio.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #ifdef __linux__
@@ -30,8 +33,9 @@
 /* Where the child finds its descriptors. */
 #define CHILD_LISTEN_FD 3
 #define CHILD_CONTROL_FD 4
+#define CHILD_IMAGE_FD 5
 
-#define MAX_ARGUMENTS 32
+#define MAX_ARGUMENTS 40
 
 typedef struct Arguments
 {
@@ -73,7 +77,8 @@ add_number(Arguments *args, const char *option, int64 value)
 }
 
 static void
-build_arguments(Arguments *args, const Qwen3dmEngineConfig *config, const char *known_digest)
+build_arguments(Arguments *args, const Qwen3dmEngineConfig *config, const char *known_digest,
+                bool with_image)
 {
 	args->n = 0;
 	add_argument(args, engine_path());
@@ -88,6 +93,16 @@ build_arguments(Arguments *args, const Qwen3dmEngineConfig *config, const char *
 	add_number(args, "--kv-bytes", config->kv_bytes);
 	add_argument(args, "--kv");
 	add_argument(args, config->kv_f16 ? "f16" : "f32");
+	add_number(args, "--efficient-bits", config->efficient_bits);
+	if (config->exact_weights)
+		add_argument(args, "--exact-weights");
+	if (config->image_cache[0] != '\0')
+	{
+		add_argument(args, "--image-cache");
+		add_argument(args, config->image_cache);
+	}
+	if (with_image)
+		add_number(args, "--image-fd", CHILD_IMAGE_FD);
 	if (known_digest[0] != '\0')
 	{
 		add_argument(args, "--known-digest");
@@ -115,10 +130,15 @@ highest_fd(void)
 	return highest;
 }
 
+/* The descriptors that a child is given, opened in the worker; -1: none. */
+typedef struct ChildFiles
+{
+	int listener, control, null_fd, image;
+} ChildFiles;
+
 /* In the child; only async-signal-safe calls. */
 static void
-become_engine(char *const argv[], int listener, int control, int null_fd, int last_fd,
-              pid_t worker_pid)
+become_engine(char *const argv[], const ChildFiles *files, int last_fd, pid_t worker_pid)
 {
 	struct sigaction sa;
 	sigset_t none;
@@ -140,10 +160,11 @@ become_engine(char *const argv[], int listener, int control, int null_fd, int la
 	sigaction(SIGPIPE, &sa, NULL);
 
 	/* The caller made sure that none of these is at the place of another. */
-	if (dup2(null_fd, 0) < 0 || dup2(2, 1) < 0 || dup2(listener, CHILD_LISTEN_FD) < 0 ||
-	    dup2(control, CHILD_CONTROL_FD) < 0)
+	if (dup2(files->null_fd, 0) < 0 || dup2(2, 1) < 0 ||
+	    dup2(files->listener, CHILD_LISTEN_FD) < 0 || dup2(files->control, CHILD_CONTROL_FD) < 0 ||
+	    (files->image >= 0 && dup2(files->image, CHILD_IMAGE_FD) < 0))
 		_exit(126);
-	for (int fd = CHILD_CONTROL_FD + 1; fd <= last_fd; fd++)
+	for (int fd = (files->image >= 0 ? CHILD_IMAGE_FD : CHILD_CONTROL_FD) + 1; fd <= last_fd; fd++)
 		close(fd);
 
 	sigemptyset(&none);
@@ -156,14 +177,8 @@ become_engine(char *const argv[], int listener, int control, int null_fd, int la
 static int
 out_of_the_way(int fd)
 {
-	return fcntl(fd, F_DUPFD_CLOEXEC, CHILD_CONTROL_FD + 1);
+	return fcntl(fd, F_DUPFD_CLOEXEC, CHILD_IMAGE_FD + 1);
 }
-
-/* The descriptors that a child is given, opened in the worker. */
-typedef struct ChildFiles
-{
-	int listener, control, null_fd;
-} ChildFiles;
 
 static void
 close_child_files(const ChildFiles *files)
@@ -174,16 +189,18 @@ close_child_files(const ChildFiles *files)
 		close(files->control);
 	if (files->null_fd >= 0)
 		close(files->null_fd);
+	if (files->image >= 0)
+		close(files->image);
 }
 
 /* Makes the control socket pair; *ours is the worker's end. False with errno. */
 static bool
-open_child_files(ChildFiles *files, pgsocket listener, pgsocket *ours)
+open_child_files(ChildFiles *files, pgsocket listener, int image, pgsocket *ours)
 {
 	int pair[2];
 	int null_fd;
 
-	files->listener = files->control = files->null_fd = -1;
+	files->listener = files->control = files->null_fd = files->image = -1;
 	*ours = PGINVALID_SOCKET;
 	if (socketpair(AF_UNIX, SOCK_STREAM, 0, pair) != 0)
 		return false;
@@ -197,9 +214,12 @@ open_child_files(ChildFiles *files, pgsocket listener, pgsocket *ours)
 		close(null_fd);
 	}
 	files->listener = out_of_the_way(listener);
+	if (image >= 0)
+		files->image = out_of_the_way(image);
 
 	if (files->control < 0 || files->null_fd < 0 || files->listener < 0 ||
-	    fcntl(pair[0], F_SETFD, FD_CLOEXEC) != 0 || !pg_set_noblock(pair[0]))
+	    (image >= 0 && files->image < 0) || fcntl(pair[0], F_SETFD, FD_CLOEXEC) != 0 ||
+	    !pg_set_noblock(pair[0]))
 	{
 		int save_errno = errno;
 
@@ -223,13 +243,13 @@ qwen3dm_engine_spawn(Qwen3dmEngine *engine, const Qwen3dmEngineConfig *config, p
 	pid_t pid;
 	pid_t self = getpid();
 
-	build_arguments(&args, config, known_digest);
+	build_arguments(&args, config, known_digest, engine->image >= 0);
 	if (access(args.argv[0], X_OK) != 0)
 	{
 		*reason = psprintf("could not execute \"%s\": %m", args.argv[0]);
 		return false;
 	}
-	if (!open_child_files(&files, listener, &engine->control))
+	if (!open_child_files(&files, listener, engine->image, &engine->control))
 	{
 		*reason = psprintf("could not open the engine's sockets: %m");
 		return false;
@@ -241,7 +261,7 @@ qwen3dm_engine_spawn(Qwen3dmEngine *engine, const Qwen3dmEngineConfig *config, p
 	sigprocmask(SIG_SETMASK, &all, &before);
 	pid = fork();
 	if (pid == 0)
-		become_engine(args.argv, files.listener, files.control, files.null_fd, last_fd, self);
+		become_engine(args.argv, &files, last_fd, self);
 	sigprocmask(SIG_SETMASK, &before, NULL);
 
 	close_child_files(&files);
@@ -258,6 +278,45 @@ qwen3dm_engine_spawn(Qwen3dmEngine *engine, const Qwen3dmEngineConfig *config, p
 	return true;
 }
 
+/* Keeps the image that came beside a message, in the place of one before. */
+static void
+keep_image(Qwen3dmEngine *engine, struct msghdr *m)
+{
+	for (struct cmsghdr *c = CMSG_FIRSTHDR(m); c != NULL; c = CMSG_NXTHDR(m, c))
+	{
+		if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS ||
+		    c->cmsg_len != CMSG_LEN(sizeof(int)))
+			continue;
+		qwen3dm_engine_forget_image(engine);
+		memcpy(&engine->image, CMSG_DATA(c), sizeof(int));
+		(void) fcntl(engine->image, F_SETFD, FD_CLOEXEC);
+	}
+}
+
+/* recv() that takes a descriptor, too. */
+static ssize_t
+receive(Qwen3dmEngine *engine, char *data, size_t size)
+{
+	struct iovec iov = {data, size};
+	union
+	{
+		struct cmsghdr header; /* for the alignment */
+		char room[CMSG_SPACE(sizeof(int))];
+	} rights;
+	struct msghdr m;
+	ssize_t n;
+
+	memset(&m, 0, sizeof(m));
+	m.msg_iov = &iov;
+	m.msg_iovlen = 1;
+	m.msg_control = rights.room;
+	m.msg_controllen = sizeof(rights.room);
+	n = recvmsg(engine->control, &m, 0);
+	if (n > 0)
+		keep_image(engine, &m);
+	return n;
+}
+
 /* Reads what is there. False when the other end is closed. */
 static bool
 read_control(Qwen3dmEngine *engine)
@@ -267,7 +326,7 @@ read_control(Qwen3dmEngine *engine)
 		ssize_t n;
 
 		enlargeStringInfo(&engine->input, 8192);
-		n = recv(engine->control, engine->input.data + engine->input.len, 8192, 0);
+		n = receive(engine, engine->input.data + engine->input.len, 8192);
 		if (n > 0)
 			engine->input.len += n;
 		else if (n == 0)
@@ -319,6 +378,14 @@ close_control(Qwen3dmEngine *engine)
 	if (engine->control != PGINVALID_SOCKET)
 		closesocket(engine->control);
 	engine->control = PGINVALID_SOCKET;
+}
+
+void
+qwen3dm_engine_forget_image(Qwen3dmEngine *engine)
+{
+	if (engine->image >= 0)
+		close(engine->image);
+	engine->image = -1;
 }
 
 void

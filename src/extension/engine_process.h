@@ -17,6 +17,9 @@ typedef struct Qwen3dmEngineConfig
 	int max_batch_tokens;
 	int64 kv_bytes;
 	bool kv_f16;
+	int efficient_bits;
+	bool exact_weights;
+	char image_cache[MAXPGPATH]; /* empty: none */
 } Qwen3dmEngineConfig;
 
 typedef struct Qwen3dmEngine
@@ -25,11 +28,12 @@ typedef struct Qwen3dmEngine
 	pgsocket control;     /* our end; PGINVALID_SOCKET once closed */
 	StringInfoData input; /* what came from it */
 	int consumed;         /* of input */
+	int image;            /* descriptor of the packed image, ours to keep; -1: none */
 } Qwen3dmEngine;
 
 /*
- * Starts the engine beside our module, with the listening socket and the other end of a new control
- * socket. False, with a palloc'd reason, when that is impossible.
+ * Starts the engine beside our module, with the listening socket, the other end of a new control
+ * socket, and the image if there is one. False, with a palloc'd reason, when that is impossible.
  */
 extern bool qwen3dm_engine_spawn(Qwen3dmEngine *engine, const Qwen3dmEngineConfig *config,
                                  pgsocket listener, const char *known_digest, char **reason);
@@ -45,6 +49,9 @@ typedef enum Qwen3dmEngineSaid
 /* Takes the next status off the control socket, never blocking; its strings live until the next
  * call. */
 extern Qwen3dmEngineSaid qwen3dm_engine_listen(Qwen3dmEngine *engine, q3p_status *status);
+
+/* Gives the image up: the next engine is for another file. */
+extern void qwen3dm_engine_forget_image(Qwen3dmEngine *engine);
 
 /* Closes the control socket and asks the engine to end; kill does not ask. */
 extern void qwen3dm_engine_stop(Qwen3dmEngine *engine);

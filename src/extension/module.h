@@ -25,6 +25,9 @@ extern int qwen3dm_threads;
 extern int qwen3dm_kv_cache_size; /* kB */
 extern int qwen3dm_kv_cache_type; /* Qwen3dmKvType */
 extern int qwen3dm_max_batch_tokens;
+extern int qwen3dm_efficient_bits; /* 8 or 4 */
+extern bool qwen3dm_exact_weights;
+extern char *qwen3dm_image_cache;
 extern int qwen3dm_context_length;
 extern int qwen3dm_mode; /* q3p_mode */
 extern int qwen3dm_max_tokens;

@@ -19,6 +19,9 @@ int qwen3dm_kv_cache_size = 1024 * 1024;
 int qwen3dm_kv_cache_type = QWEN3DM_KV_F32;
 int qwen3dm_max_batch_tokens = 512;
 int qwen3dm_context_length = 4096;
+int qwen3dm_efficient_bits = 8;
+bool qwen3dm_exact_weights = false;
+char *qwen3dm_image_cache = NULL;
 int qwen3dm_mode = Q3P_AUTO;
 int qwen3dm_max_tokens = 256;
 int qwen3dm_timeout = 0;
@@ -32,8 +35,12 @@ static const struct config_enum_entry mode_options[] = {{"auto", Q3P_AUTO, false
 static const struct config_enum_entry kv_type_options[] = {
     {"f32", QWEN3DM_KV_F32, false}, {"f16", QWEN3DM_KV_F16, false}, {NULL, 0, false}};
 
+static const struct config_enum_entry bits_options[] = {
+    {"8", 8, false}, {"4", 4, false}, {NULL, 0, false}};
+
+/* Of settings that are paths. */
 static bool
-check_model(char **newval, void **extra, GucSource source)
+check_path(char **newval, void **extra, GucSource source)
 {
 	if (*newval != NULL && strlen(*newval) >= MAXPGPATH)
 	{
@@ -49,7 +56,7 @@ define_engine_settings(void)
 	DefineCustomStringVariable(
 	    "qwen3dm.model", "Path of the model file, in GGUF format.",
 	    "A relative path starts at the data directory. Empty: no model is loaded.", &qwen3dm_model,
-	    "", PGC_SIGHUP, GUC_SUPERUSER_ONLY, check_model, NULL, NULL);
+	    "", PGC_SIGHUP, GUC_SUPERUSER_ONLY, check_path, NULL, NULL);
 	DefineCustomIntVariable("qwen3dm.threads", "Number of threads the engine computes with.",
 	                        "0 takes every core that the server may use.", &qwen3dm_threads, 0, 0,
 	                        1024, PGC_SIGHUP, 0, NULL, NULL, NULL);
@@ -71,6 +78,25 @@ define_engine_settings(void)
 	                        "0, or more than the model was made for, means the model's own limit.",
 	                        &qwen3dm_context_length, 4096, 0, 16 * 1024 * 1024, PGC_SIGHUP, 0, NULL,
 	                        NULL, NULL);
+}
+
+static void
+define_weight_settings(void)
+{
+	DefineCustomEnumVariable(
+	    "qwen3dm.efficient_bits", "Bits of each weight that mode efficient reads.",
+	    "4 is faster and less precise. Weights that the file has in 4 bits are read whole.",
+	    &qwen3dm_efficient_bits, 8, bits_options, PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomBoolVariable(
+	    "qwen3dm.exact_weights", "Lets mode precise compute with the file's own weights.",
+	    "Off, it computes with the packed weights, which round weights of 16 or 32 bits. On takes "
+	    "the memory of both.",
+	    &qwen3dm_exact_weights, false, PGC_SIGHUP, 0, NULL, NULL, NULL);
+	DefineCustomStringVariable(
+	    "qwen3dm.image_cache", "Folder where the packed weights of models are kept.",
+	    "A relative path starts at the data directory. Empty: they are packed again at every start "
+	    "of the server.",
+	    &qwen3dm_image_cache, "", PGC_SIGHUP, GUC_SUPERUSER_ONLY, check_path, NULL, NULL);
 }
 
 static void
@@ -96,6 +122,7 @@ void
 qwen3dm_define_settings(void)
 {
 	define_engine_settings();
+	define_weight_settings();
 	define_session_settings();
 	MarkGUCPrefixReserved("qwen3dm");
 }

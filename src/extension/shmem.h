@@ -48,6 +48,7 @@ typedef struct Qwen3dmStatus
 	int kv_blocks_free;
 	int64 parameters;
 	int64 weight_bytes;
+	int64 image_bytes;
 	int64 kv_bytes;
 	int64 scratch_bytes;
 	double load_ms;
@@ -60,6 +61,8 @@ typedef struct Qwen3dmStatus
 	char device[64];
 	char device_reason[256];
 	char isa[64];
+	char precision[192];
+	char image[16]; /* where it comes from */
 	char message[512];
 	char detail[1024];
 	char hint[512];

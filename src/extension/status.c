@@ -142,6 +142,7 @@ qwen3dm_model_status(PG_FUNCTION_ARGS)
 	add_text(&row, qwen3dm_readable(s.architecture));
 	add_bigint(&row, loaded, s.parameters);
 	add_text(&row, qwen3dm_readable(s.weight_type));
+	add_text(&row, qwen3dm_readable(s.precision));
 	add_text(&row, qwen3dm_readable(s.digest));
 	add_int(&row, loaded, s.context_length);
 	add_text(&row, qwen3dm_readable(s.device));
@@ -149,6 +150,8 @@ qwen3dm_model_status(PG_FUNCTION_ARGS)
 	add_text(&row, qwen3dm_readable(s.isa));
 	add_int(&row, loaded, s.threads);
 	add_bigint(&row, loaded, s.weight_bytes);
+	add_bigint(&row, loaded, s.image_bytes);
+	add_text(&row, s.image);
 	add_bigint(&row, loaded, s.kv_bytes);
 	add_float(&row, loaded && s.kv_blocks > 0,
 	          s.kv_blocks > 0 ? 1.0 - (double) s.kv_blocks_free / s.kv_blocks : 0);

@@ -64,6 +64,7 @@ static struct
 	Qwen3dmEngine engine;
 	Qwen3dmEngineConfig config;       /* that the engine was started with */
 	Qwen3dmLoadedFile file;           /* the model file when it was started */
+	Qwen3dmLoadedFile image_of;       /* the file that engine.image was made from */
 	TimestampTz wake_at;              /* PAUSE: try again; ENDING: lose patience */
 	bool replace;                     /* ENDING: we wanted it to end */
 	bool told_why;                    /* the engine explained its failure */
@@ -146,11 +147,11 @@ clear_engine_status(void)
 	s->running = s->queued = 0;
 	s->threads = s->context_length = s->max_batch_tokens = 0;
 	s->kv_blocks = s->kv_blocks_free = 0;
-	s->parameters = s->weight_bytes = s->kv_bytes = s->scratch_bytes = 0;
+	s->parameters = s->weight_bytes = s->image_bytes = s->kv_bytes = s->scratch_bytes = 0;
 	s->load_ms = 0;
 	s->started_at = 0;
 	s->name[0] = s->architecture[0] = s->weight_type[0] = s->digest[0] = '\0';
-	s->device[0] = s->device_reason[0] = s->isa[0] = '\0';
+	s->device[0] = s->device_reason[0] = s->isa[0] = s->precision[0] = s->image[0] = '\0';
 }
 
 static void
@@ -247,6 +248,9 @@ read_config(Qwen3dmEngineConfig *config)
 	config->max_batch_tokens = qwen3dm_max_batch_tokens;
 	config->kv_bytes = (int64) qwen3dm_kv_cache_size * 1024;
 	config->kv_f16 = qwen3dm_kv_cache_type == QWEN3DM_KV_F16;
+	config->efficient_bits = qwen3dm_efficient_bits;
+	config->exact_weights = qwen3dm_exact_weights;
+	strlcpy(config->image_cache, qwen3dm_image_cache, sizeof(config->image_cache));
 }
 
 /* What identifies the file at this path; all zero except the path when it cannot be seen. */
@@ -288,6 +292,7 @@ start_engine(void)
 	if (worker.config.model[0] == '\0')
 	{
 		worker.phase = PHASE_IDLE;
+		qwen3dm_engine_forget_image(&worker.engine);
 		clear_reason();
 		publish(QWEN3DM_NO_MODEL);
 		return;
@@ -301,6 +306,9 @@ start_engine(void)
 	look_at_file(worker.config.model, &worker.file);
 	if (same_file(&worker.file, &qwen3dm_shared->loaded))
 		known = qwen3dm_shared->loaded.digest;
+	if (!same_file(&worker.file, &worker.image_of))
+		qwen3dm_engine_forget_image(&worker.engine);
+	worker.image_of = worker.file;
 	if (!qwen3dm_engine_spawn(&worker.engine, &worker.config, worker.listener, known, &reason))
 	{
 		pause_failed(reason, NULL);
@@ -417,6 +425,7 @@ copy_engine_status(const q3p_status *m)
 	s->kv_blocks_free = m->kv_blocks_free;
 	s->parameters = (int64) m->n_params;
 	s->weight_bytes = (int64) m->weight_bytes;
+	s->image_bytes = (int64) m->image_bytes;
 	s->kv_bytes = (int64) m->kv_bytes;
 	s->scratch_bytes = (int64) m->scratch_bytes;
 	s->load_ms = m->load_ms;
@@ -433,6 +442,8 @@ copy_engine_status(const q3p_status *m)
 	SET_BYTES(s->device, m->device);
 	SET_BYTES(s->device_reason, m->device_reason);
 	SET_BYTES(s->isa, m->isa);
+	SET_BYTES(s->precision, m->precision);
+	strlcpy(s->image, m->image != Q3P_IMAGE_NONE ? q3p_image_name(m->image) : "", sizeof(s->image));
 }
 
 static void
@@ -674,6 +685,7 @@ qwen3dm_worker_main(Datum arg)
 	memset(&worker, 0, sizeof(worker));
 	worker.listener = PGINVALID_SOCKET;
 	worker.engine.control = PGINVALID_SOCKET;
+	worker.engine.image = -1;
 
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	pqsignal(SIGTERM, SignalHandlerForShutdownRequest);

@@ -308,19 +308,19 @@ bind_layer(binder *b, int32_t index, q3_layer *l)
 
 #define NAME(suffix) (snprintf(name, sizeof(name), "blk.%d." suffix, index), name)
 	return bind_vector(b, NAME("attn_norm.weight"), n, false, &l->attn_norm) &&
-	       bind_matrix(b, NAME("attn_q.weight"), q, n, false, &l->q) &&
-	       bind_matrix(b, NAME("attn_k.weight"), kv, n, false, &l->k) &&
-	       bind_matrix(b, NAME("attn_v.weight"), kv, n, false, &l->v) &&
+	       bind_matrix(b, NAME("attn_q.weight"), q, n, false, &l->q.file) &&
+	       bind_matrix(b, NAME("attn_k.weight"), kv, n, false, &l->k.file) &&
+	       bind_matrix(b, NAME("attn_v.weight"), kv, n, false, &l->v.file) &&
 	       bind_vector(b, NAME("attn_q.bias"), q, !qwen2, &l->q_bias) &&
 	       bind_vector(b, NAME("attn_k.bias"), kv, !qwen2, &l->k_bias) &&
 	       bind_vector(b, NAME("attn_v.bias"), kv, !qwen2, &l->v_bias) &&
 	       bind_vector(b, NAME("attn_q_norm.weight"), info->head_dim, !qwen3, &l->q_norm) &&
 	       bind_vector(b, NAME("attn_k_norm.weight"), info->head_dim, !qwen3, &l->k_norm) &&
-	       bind_matrix(b, NAME("attn_output.weight"), n, q, false, &l->attn_output) &&
+	       bind_matrix(b, NAME("attn_output.weight"), n, q, false, &l->attn_output.file) &&
 	       bind_vector(b, NAME("ffn_norm.weight"), n, false, &l->ffn_norm) &&
-	       bind_matrix(b, NAME("ffn_gate.weight"), info->n_ff, n, false, &l->gate) &&
-	       bind_matrix(b, NAME("ffn_up.weight"), info->n_ff, n, false, &l->up) &&
-	       bind_matrix(b, NAME("ffn_down.weight"), n, info->n_ff, false, &l->down);
+	       bind_matrix(b, NAME("ffn_gate.weight"), info->n_ff, n, false, &l->gate.file) &&
+	       bind_matrix(b, NAME("ffn_up.weight"), info->n_ff, n, false, &l->up.file) &&
+	       bind_matrix(b, NAME("ffn_down.weight"), n, info->n_ff, false, &l->down.file);
 #undef NAME
 }
 
@@ -339,11 +339,11 @@ bind_embedding(binder *b)
 		               m->embedding.rows) == Q3_OK;
 	info->n_vocab = m->embedding.rows;
 	if (!bind_vector(b, "output_norm.weight", info->n_embd, false, &m->output_norm) ||
-	    !bind_matrix(b, "output.weight", info->n_vocab, info->n_embd, true, &m->output))
+	    !bind_matrix(b, "output.weight", info->n_vocab, info->n_embd, true, &m->output.file))
 		return false;
-	info->tied = m->output.data == NULL;
+	info->tied = m->output.file.data == NULL;
 	if (info->tied)
-		m->output = m->embedding;
+		m->output.file = m->embedding;
 	return true;
 }
 

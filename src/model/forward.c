@@ -2,10 +2,12 @@
  * forward.c: the forward pass.
  *
  * The tokens of all items stand in one batch, row by row in the runtime's buffers; only attention
- * sees which sequence a token belongs to. Every step is a region of q3_threads_run(), whose chunks
- * are independent of each other, and every kernel computes a token's part without regard to the
- * other tokens: that is why a result does not depend on the rest of the batch or on the threads.
- * The leader is the caller's thread; no memory is allocated.
+ * sees which sequence a token belongs to, and only products which mode it has: runs of tokens of
+ * one mode are multiplied together. What mode efficient multiplies with is rounded to 8 bits once,
+ * in the step that makes it. Every step is a region of q3_threads_run(), whose chunks are
+ * independent of each other, and every kernel computes a token's part without regard to the other
+ * tokens: that is why a result does not depend on the rest of the batch or on the threads. The
+ * leader is the caller's thread; no memory is allocated.
  */
 #include "model/model_internal.h"
 
@@ -24,6 +26,7 @@ typedef struct pass
 	int32_t n_tokens;
 	int32_t n_wanted;
 	int32_t n_spans;
+	int32_t n_runs;
 	int32_t layer;
 } pass;
 
@@ -73,6 +76,30 @@ rotation(const q3_runtime *rt, int32_t pos, float *c, float *s)
 	}
 }
 
+/* Rounds columns [begin, end) of token t, multiples of 32, for mode efficient. */
+static void
+quantize(const pass *p, q3_input *in, int32_t t, int32_t begin, int32_t end)
+{
+	const q3_runtime *rt = p->rt;
+	size_t first = (size_t) t * (size_t) in->acts.cols + (size_t) begin;
+
+	if (rt->model->image != NULL && rt->tokens[t].mode == Q3_EFFICIENT)
+		rt->kernels->quantize(in->rows.row[t] + begin, end - begin, in->acts.q + first,
+		                      in->acts.scale + first / Q3_PLANE_BLOCK,
+		                      in->acts.sum + first / Q3_PLANE_BLOCK);
+}
+
+/* The norm of the residual stream becomes the next input. */
+static void
+normalize(const pass *p, int32_t t, const float *norm)
+{
+	q3_runtime *rt = p->rt;
+	const q3_model *m = rt->model;
+
+	rt->kernels->rms_norm(rt->x.row[t], norm, m->info.n_embd, m->rms_eps, rt->h.rows.row[t]);
+	quantize(p, &rt->h, t, 0, m->info.n_embd);
+}
+
 /* Embedding, rotation factors, and the first norm. */
 static void
 begin_chunk(void *arg, int32_t chunk, int32_t thread)
@@ -90,8 +117,7 @@ begin_chunk(void *arg, int32_t chunk, int32_t thread)
 		    (const char *) m->embedding.data + (size_t) rt->tokens[t].id * m->embedding.row_bytes;
 
 		rt->kernels->dequantize(m->embedding.type, row, m->info.n_embd, rt->x.row[t]);
-		rt->kernels->rms_norm(rt->x.row[t], m->layers[0].attn_norm, m->info.n_embd, m->rms_eps,
-		                      rt->h.row[t]);
+		normalize(p, t, m->layers[0].attn_norm);
 		rotation(rt, rt->tokens[t].pos, rt->rope_cos.row[t], rt->rope_sin.row[t]);
 	}
 }
@@ -151,14 +177,13 @@ static void
 residual(const pass *p, int32_t chunk, const float *norm)
 {
 	const q3_runtime *rt = p->rt;
-	const q3_model *m = rt->model;
 	int32_t begin, end;
 
 	chunk_tokens(p, chunk, &begin, &end);
 	for (int32_t t = begin; t < end; t++)
 	{
-		rt->kernels->add(rt->x.row[t], rt->h.row[t], m->info.n_embd);
-		rt->kernels->rms_norm(rt->x.row[t], norm, m->info.n_embd, m->rms_eps, rt->h.row[t]);
+		rt->kernels->add(rt->x.row[t], rt->h.rows.row[t], rt->model->info.n_embd);
+		normalize(p, t, norm);
 	}
 }
 
@@ -188,34 +213,62 @@ after_ffn_chunk(void *arg, int32_t chunk, int32_t thread)
 typedef struct product
 {
 	const pass *p;
-	const q3_rows *x;
-	const q3_matrix *w[3];
+	const q3_input *x;
+	const q3_weights *w[3];
 	float *const *y[3];
 	int32_t n;
 	int32_t rows_per_chunk;
-	bool swiglu; /* y[0] = silu(y[0]) * y[1], of two matrices of one shape */
+	q3_input *swiglu; /* y[0] = silu(y[0]) * y[1], of two matrices of one shape; y[0] is its rows */
 } product;
 
-/* A multiple of 16, so that parts fit every kernel; some chunks per thread, so that all end
- * together.
+/* A multiple of 32, so that parts fit every kernel and hold whole blocks of what is made from them;
+ * some chunks per thread, so that all end together.
  */
 static void
 set_chunk_rows(product *q)
 {
 	int32_t threads = q3_threads_count(q->p->rt->threads), total = 0, rows;
 
-	for (int32_t i = 0; i < (q->swiglu ? 1 : q->n); i++)
-		total += q->w[i]->rows;
-	rows = (total / (4 * threads) + 15) / 16 * 16;
+	for (int32_t i = 0; i < (q->swiglu != NULL ? 1 : q->n); i++)
+		total += q->w[i]->file.rows;
+	rows = (total / (4 * threads) + 31) / 32 * 32;
 	if (q->p->n_tokens > 1 && rows > MAX_ROWS_PER_CHUNK)
 		rows = MAX_ROWS_PER_CHUNK;
-	q->rows_per_chunk = rows < 16 ? 16 : rows;
+	q->rows_per_chunk = rows < 32 ? 32 : rows;
 }
 
 static int32_t
-chunks_of(const product *q, const q3_matrix *w)
+chunks_of(const product *q, const q3_weights *w)
 {
-	return (w->rows + q->rows_per_chunk - 1) / q->rows_per_chunk;
+	return (w->file.rows + q->rows_per_chunk - 1) / q->rows_per_chunk;
+}
+
+/* The tokens of one run times rows [begin, end) of one matrix, with the precision of their mode. */
+static void
+multiply_run(const product *q, const q3_weights *w, const q3_run *run, int32_t begin, int32_t end,
+             float *const *y, void *scratch)
+{
+	const q3_runtime *rt = q->p->rt;
+	const q3_rows *x = &q->x->rows;
+
+	if (w->planes.hi == NULL || (run->mode == Q3_PRECISE && rt->exact_weights))
+		rt->kernels->matmul(&w->file, begin, end, x->row[run->first], x->stride, run->n,
+		                    y + run->first, scratch);
+	else if (run->mode == Q3_PRECISE)
+		rt->kernels->matmul_planes(&w->planes, begin, end, x->row[run->first], x->stride, run->n,
+		                           y + run->first, scratch);
+	else
+	{
+		size_t first = (size_t) run->first * (size_t) q->x->acts.cols;
+		const q3_acts acts = {.q = q->x->acts.q + first,
+		                      .scale = q->x->acts.scale + first / Q3_PLANE_BLOCK,
+		                      .sum = q->x->acts.sum + first / Q3_PLANE_BLOCK,
+		                      .cols = q->x->acts.cols};
+		int bits = w->planes.kind == Q3_PLANES_4 ? 4 : rt->efficient_bits;
+
+		rt->kernels->matmul_int8(&w->planes, bits, begin, end, &acts, run->n, y + run->first,
+		                         scratch);
+	}
 }
 
 static void
@@ -223,8 +276,8 @@ multiply(const product *q, int32_t i, int32_t begin, int32_t end, int32_t thread
 {
 	const q3_runtime *rt = q->p->rt;
 
-	rt->kernels->matmul(q->w[i], begin, end, q->x->data, q->x->stride, q->p->n_tokens, q->y[i],
-	                    scratch_of(rt, thread));
+	for (int32_t r = 0; r < q->p->n_runs; r++)
+		multiply_run(q, q->w[i], &rt->runs[r], begin, end, q->y[i], scratch_of(rt, thread));
 }
 
 static void
@@ -236,13 +289,17 @@ product_chunk(void *arg, int32_t chunk, int32_t thread)
 	while (chunk >= chunks_of(q, q->w[i]))
 		chunk -= chunks_of(q, q->w[i++]);
 	begin = chunk * q->rows_per_chunk;
-	end = begin + q->rows_per_chunk < q->w[i]->rows ? begin + q->rows_per_chunk : q->w[i]->rows;
+	end = begin + q->rows_per_chunk < q->w[i]->file.rows ? begin + q->rows_per_chunk
+	                                                     : q->w[i]->file.rows;
 	multiply(q, i, begin, end, thread);
-	if (!q->swiglu)
+	if (q->swiglu == NULL)
 		return;
 	multiply(q, 1, begin, end, thread);
 	for (int32_t t = 0; t < q->p->n_tokens; t++)
+	{
 		q->p->rt->kernels->swiglu(q->y[0][t] + begin, q->y[1][t] + begin, end - begin);
+		quantize(q->p, q->swiglu, t, begin, end);
+	}
 }
 
 static bool
@@ -252,12 +309,19 @@ run_product(pass *p, product q)
 
 	q.p = p;
 	set_chunk_rows(&q);
-	for (int32_t i = 0; i < (q.swiglu ? 1 : q.n); i++)
+	for (int32_t i = 0; i < (q.swiglu != NULL ? 1 : q.n); i++)
 		n_chunks += chunks_of(&q, q.w[i]);
 	return run(p, product_chunk, &q, n_chunks);
 }
 
 /* ---- Attention ---- */
+
+/* What the query heads of one K/V head make is a number of blocks. */
+static bool
+whole_blocks(const q3_model_info *info)
+{
+	return info->n_heads / info->n_kv_heads * info->head_dim % Q3_PLANE_BLOCK == 0;
+}
 
 static void
 attention_chunk(void *arg, int32_t chunk, int32_t thread)
@@ -273,8 +337,25 @@ attention_chunk(void *arg, int32_t chunk, int32_t thread)
 	size_t offset = (size_t) (head * group) * (size_t) info->head_dim;
 
 	rt->kernels->attention(&kv, first->pos, span->n, group, rt->q.row[span->first] + offset,
-	                       rt->q.stride, rt->attended.row[span->first] + offset,
-	                       rt->attended.stride, scratch_of(rt, thread));
+	                       rt->q.stride, rt->attended.rows.row[span->first] + offset,
+	                       rt->attended.rows.stride, scratch_of(rt, thread));
+	if (whole_blocks(info))
+		for (int32_t t = span->first; t < span->first + span->n; t++)
+			quantize(p, &rt->attended, t, (int32_t) offset,
+			         (int32_t) offset + group * info->head_dim);
+}
+
+/* Where a chunk does not hold whole blocks they are rounded in a step of their own. */
+static void
+quantize_attended_chunk(void *arg, int32_t chunk, int32_t thread)
+{
+	pass *p = arg;
+	int32_t begin, end;
+
+	(void) thread;
+	chunk_tokens(p, chunk, &begin, &end);
+	for (int32_t t = begin; t < end; t++)
+		quantize(p, &p->rt->attended, t, 0, p->rt->attended.acts.cols);
 }
 
 /* Cuts tokens [begin, end) of one sequence into spans. */
@@ -302,7 +383,8 @@ run_layer(pass *p)
 	                                .y = {rt->q.row, rt->k.row, rt->v.row},
 	                                .n = 3}) &&
 	       run_tokens(p, qkv_chunk) &&
-	       run(p, attention_chunk, p, p->n_spans * rt->model->info.n_kv_heads);
+	       run(p, attention_chunk, p, p->n_spans * rt->model->info.n_kv_heads) &&
+	       (whole_blocks(&rt->model->info) || run_tokens(p, quantize_attended_chunk));
 }
 
 static bool
@@ -311,16 +393,18 @@ run_rest_of_layer(pass *p)
 	q3_runtime *rt = p->rt;
 	const q3_layer *l = &rt->model->layers[p->layer];
 
-	return run_product(
-	           p,
-	           (product){.x = &rt->attended, .w = {&l->attn_output}, .y = {rt->h.row}, .n = 1}) &&
+	return run_product(p, (product){.x = &rt->attended,
+	                                .w = {&l->attn_output},
+	                                .y = {rt->h.rows.row},
+	                                .n = 1}) &&
 	       run_tokens(p, after_attention_chunk) &&
 	       run_product(p, (product){.x = &rt->h,
 	                                .w = {&l->gate, &l->up},
-	                                .y = {rt->gate.row, rt->up.row},
+	                                .y = {rt->gate.rows.row, rt->up.row},
 	                                .n = 2,
-	                                .swiglu = true}) &&
-	       run_product(p, (product){.x = &rt->gate, .w = {&l->down}, .y = {rt->h.row}, .n = 1}) &&
+	                                .swiglu = &rt->gate}) &&
+	       run_product(p,
+	                   (product){.x = &rt->gate, .w = {&l->down}, .y = {rt->h.rows.row}, .n = 1}) &&
 	       run_tokens(p, after_ffn_chunk);
 }
 
@@ -340,20 +424,52 @@ keep_wanted(pass *p, const q3_batch_item *items, int32_t n_items)
 	}
 }
 
+/* Cuts the batch into runs of one mode. */
+static void
+set_runs(pass *p)
+{
+	q3_runtime *rt = p->rt;
+
+	p->n_runs = 0;
+	for (int32_t t = 0; t < p->n_tokens; t++)
+	{
+		if (t == 0 || rt->tokens[t].mode != rt->tokens[t - 1].mode)
+			rt->runs[p->n_runs++] = (q3_run){.first = t, .mode = rt->tokens[t].mode};
+		rt->runs[p->n_runs - 1].n++;
+	}
+}
+
+static void
+gather_acts(q3_acts *acts, int32_t to, int32_t from)
+{
+	size_t cols = (size_t) acts->cols, blocks = cols / Q3_PLANE_BLOCK;
+	size_t t = (size_t) to, f = (size_t) from;
+
+	memcpy(acts->q + t * cols, acts->q + f * cols, cols);
+	memcpy(acts->scale + t * blocks, acts->scale + f * blocks, blocks * sizeof(float));
+	memcpy(acts->sum + t * blocks, acts->sum + f * blocks, blocks * sizeof(int32_t));
+}
+
 static void
 gather_wanted(pass *p)
 {
 	q3_runtime *rt = p->rt;
-	size_t x = (size_t) rt->model->info.n_embd;
-	size_t attended = (size_t) rt->model->info.n_heads * (size_t) rt->model->info.head_dim;
+	q3_rows *attended = &rt->attended.rows;
 
 	for (int32_t i = 0; i < p->n_wanted; i++)
-		if (rt->wanted[i] != i)
-		{
-			memcpy(rt->x.row[i], rt->x.row[rt->wanted[i]], x * sizeof(float));
-			memcpy(rt->attended.row[i], rt->attended.row[rt->wanted[i]], attended * sizeof(float));
-		}
+	{
+		int32_t from = rt->wanted[i];
+
+		if (from == i)
+			continue;
+		memcpy(rt->x.row[i], rt->x.row[from], (size_t) rt->model->info.n_embd * sizeof(float));
+		memcpy(attended->row[i], attended->row[from],
+		       (size_t) rt->attended.acts.cols * sizeof(float));
+		gather_acts(&rt->attended.acts, i, from);
+		rt->tokens[i] = rt->tokens[from];
+	}
 	p->n_tokens = p->n_wanted;
+	set_runs(p);
 }
 
 static bool
@@ -411,7 +527,7 @@ add_item(pass *p, const q3_batch_item *item)
 
 	for (int32_t i = 0; i < n; i++)
 		rt->tokens[p->n_tokens++] =
-		    (q3_batch_token){item->seq, item->tokens[i], item->seq->length + i};
+		    (q3_batch_token){item->seq, item->tokens[i], item->seq->length + i, item->mode};
 	add_spans(p, first, p->n_tokens);
 	for (int32_t i = item->want == Q3_WANT_ALL ? 0 : n - 1; i < n; i++)
 		if (item->want != Q3_WANT_NOTHING)
@@ -444,6 +560,7 @@ q3_forward(q3_runtime *rt, const q3_batch_item *items, int32_t n_items, const at
 		               (long long) n_tokens, rt->max_batch_tokens);
 	for (int32_t i = 0; i < n_items; i++)
 		add_item(&p, &items[i]);
+	set_runs(&p);
 	if (!run_layers(&p, items, n_items))
 		return q3_fail(err, Q3_ERR_CANCELLED, "forward pass was cancelled");
 	for (int32_t i = 0; i < n_items; i++)

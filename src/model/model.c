@@ -1,11 +1,11 @@
 /*
  * model.c: loading a model and answering questions about it.
  *
- * Weights stay where the file was mapped: one copy, shared through the page cache with everybody
- * who maps the same file. A q3_model owns the mapping, the tokenizer and small copies of its
- * vectors; it does not change after loading.
+ * Weights stay where the file was mapped, shared through the page cache with everybody who maps the
+ * same file, until q3_model_pack() (image.c) has packed those that can be. A q3_model owns the
+ * mappings, the tokenizer and small copies of its vectors; it does not change after that.
  */
-#include "model/model_internal.h"
+#include "model/image.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -132,6 +132,7 @@ q3_model_free(q3_model *m)
 {
 	if (m == NULL)
 		return;
+	q3_image_free(m);
 	q3_tokenizer_free(m->tokenizer);
 	q3_gguf_close(m->gguf);
 	free(m->name);

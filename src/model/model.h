@@ -1,7 +1,7 @@
 /*
  * model.h: a model bound from a GGUF file, and the forward pass over many sequences at once.
  *
- * q3_model: weights and tokenizer; immutable after loading, shared by all threads.
+ * q3_model: weights and tokenizer; immutable after loading and packing, shared by all threads.
  * q3_runtime: thread pool, scratch memory and the pool of KV blocks for one model; driven by one
  *   thread at a time (the compute thread). Creating and freeing sequences belongs to that thread
  * too. q3_seq: the KV cache of one sequence, a list of blocks taken from the runtime's pool.
@@ -66,6 +66,40 @@ extern const q3_model_info *q3_model_get_info(const q3_model *m);
 extern const q3_tokenizer *q3_model_tokenizer(const q3_model *m);
 extern const q3_gguf *q3_model_gguf(const q3_model *m);
 
+typedef enum q3_image_source
+{
+	Q3_IMAGE_NONE = 0, /* not packed, or no matrix of a type that is */
+	Q3_IMAGE_BUILT,
+	Q3_IMAGE_KEPT,  /* by whoever gave the descriptor */
+	Q3_IMAGE_CACHED /* read from the cache on disk */
+} q3_image_source;
+
+typedef struct q3_image_info
+{
+	q3_image_source source;
+	uint64_t bytes;
+	int fd;            /* of the image; the model's. Another process can map what it is sent */
+	char problem[256]; /* why a kept or cached image could not be used or written; "": none */
+} q3_image_info;
+
+typedef struct q3_pack_options
+{
+	int fd;                /* of an image kept from before, the model's from here on; 0: none */
+	const char *cache_dir; /* folder of images on disk; NULL or "": none */
+	int32_t threads;       /* 0: all cores */
+	q3_progress progress;
+	void *progress_arg;
+} q3_pack_options;
+
+/*
+ * Packs the matrices for both modes (kernels/planes.h), or finds them packed already. Without it
+ * both modes compute with the file's own blocks. Once, after loading, before a runtime is created;
+ * options may be NULL. A kept or cached image is used only when the model's digest is known and its
+ * header, table and size are those that this model's image has; the planes are not read for that.
+ */
+extern q3_code q3_model_pack(q3_model *m, const q3_pack_options *options, q3_error *err);
+extern const q3_image_info *q3_model_image(const q3_model *m);
+
 typedef struct q3_runtime_options
 {
 	int32_t threads;          /* compute threads including the caller; 0: all cores */
@@ -73,11 +107,14 @@ typedef struct q3_runtime_options
 	int32_t max_batch_tokens; /* most tokens in one forward pass; 0: 512 */
 	uint64_t kv_bytes;        /* size of the KV pool; 0: room for one sequence of context_length */
 	bool kv_f32;              /* keep K and V as F32 instead of F16 */
+	int32_t efficient_bits;   /* of the packed weights that mode efficient reads: 8 (or 0), 4 */
+	bool exact_weights;       /* mode precise reads the file's weights, not the packed ones */
 } q3_runtime_options;
 
 typedef struct q3_runtime_info
 {
-	const char *isa; /* "avx512" */
+	const char *isa;       /* "avx512" */
+	const char *precision; /* what the modes read, in words; the runtime's */
 	int32_t threads;
 	int32_t context_length;
 	int32_t max_batch_tokens;

@@ -1,6 +1,6 @@
 /*
- * model_internal.h: what a q3_model and a q3_runtime are made of. For model.c, bind.c, runtime.c
- * and forward.c only.
+ * model_internal.h: what a q3_model and a q3_runtime are made of. For model.c, bind.c, image.c,
+ * runtime.c and forward.c only.
  */
 #ifndef Q3_MODEL_INTERNAL_H
 #define Q3_MODEL_INTERNAL_H
@@ -8,16 +8,25 @@
 #include "model/kv_cache.h"
 #include "model/model.h"
 #include "model/threads.h"
+#include "planes.h"
 
-/* Matrices lie in the mapped file; vectors are F32 copies owned by the model, NULL where absent. */
+/* A matrix as it lies in the mapped file, and as it lies in the image (hi NULL: it is not there).
+ */
+typedef struct q3_weights
+{
+	q3_matrix file;
+	q3_planes planes;
+} q3_weights;
+
+/* Vectors are F32 copies owned by the model, NULL where absent. */
 typedef struct q3_layer
 {
 	const float *attn_norm, *ffn_norm; /* [n_embd] */
 	const float *q_norm, *k_norm;      /* [head_dim] */
 	const float *q_bias;               /* [n_heads * head_dim] */
 	const float *k_bias, *v_bias;      /* [n_kv_heads * head_dim] */
-	q3_matrix q, k, v, attn_output;
-	q3_matrix gate, up, down;
+	q3_weights q, k, v, attn_output;
+	q3_weights gate, up, down;
 } q3_layer;
 
 struct q3_model
@@ -33,11 +42,15 @@ struct q3_model
 	int32_t rope_dims;
 	bool rope_interleaved;
 
-	q3_matrix embedding, output; /* [n_vocab][n_embd] */
+	q3_matrix embedding; /* [n_vocab][n_embd]; rows are looked up in the file */
+	q3_weights output;   /* the same shape; of a tied model the same matrix */
 	const float *output_norm;
 	q3_layer *layers;
 	float *vectors; /* where all the vectors are */
 	size_t n_vectors, max_vectors;
+
+	void *image; /* mapped; NULL: not packed, or nothing to pack */
+	q3_image_info image_info;
 };
 
 /* Reads the hyper-parameters from m->gguf and checks them. err is not NULL. */
@@ -58,6 +71,7 @@ typedef struct q3_batch_token
 {
 	const q3_seq *seq;
 	int32_t id, pos;
+	q3_mode mode;
 } q3_batch_token;
 
 /* Consecutive tokens of one sequence that attend together, for every K/V head. */
@@ -66,6 +80,20 @@ typedef struct q3_span
 	int32_t first, n; /* in the batch */
 } q3_span;
 
+/* Consecutive tokens of one mode. */
+typedef struct q3_run
+{
+	int32_t first, n; /* in the batch */
+	q3_mode mode;
+} q3_run;
+
+/* A buffer of vectors, and the same in 8 bits for the tokens of mode efficient. */
+typedef struct q3_input
+{
+	q3_rows rows;
+	q3_acts acts;
+} q3_input;
+
 struct q3_runtime
 {
 	const q3_model *model;
@@ -73,18 +101,23 @@ struct q3_runtime
 	q3_threads *threads;
 	q3_kv_pool kv;
 	int32_t context_length, max_batch_tokens;
-	uint64_t step; /* number of forward passes */
+	int efficient_bits;
+	bool exact_weights;
+	char precision[192]; /* in words */
+	uint64_t step;       /* number of forward passes */
 
 	void *memory; /* one mapping that holds all that follows */
 	size_t memory_bytes;
-	q3_rows x;        /* the residual stream */
-	q3_rows h;        /* input, then output, of a half of a layer */
-	q3_rows q, k, v;  /* [heads][head_dim] */
-	q3_rows attended; /* [heads][head_dim] */
-	q3_rows gate, up;
+	q3_rows x;         /* the residual stream */
+	q3_input h;        /* input, then output, of a half of a layer */
+	q3_rows q, k, v;   /* [heads][head_dim] */
+	q3_input attended; /* [heads][head_dim] */
+	q3_input gate;
+	q3_rows up;
 	q3_rows rope_cos, rope_sin;
 	q3_batch_token *tokens;
 	q3_span *spans;
+	q3_run *runs;
 	int32_t *wanted; /* batch index of each token whose logits are wanted */
 	float **logits;  /* where they go */
 	double *rope_frequency;

@@ -8,6 +8,7 @@
 
 #include <inttypes.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -42,6 +43,18 @@ take_rows(arena *a, q3_rows *rows, int32_t n_rows, int32_t n)
 		rows->row[i] = rows->data + (size_t) i * rows->stride;
 }
 
+static void
+take_input(arena *a, q3_input *in, int32_t n_rows, int32_t n)
+{
+	size_t values = (size_t) n_rows * (size_t) n, blocks = values / Q3_PLANE_BLOCK;
+
+	take_rows(a, &in->rows, n_rows, n);
+	in->acts.cols = n;
+	in->acts.q = take(a, values);
+	in->acts.scale = take(a, blocks * sizeof(float));
+	in->acts.sum = take(a, blocks * sizeof(int32_t));
+}
+
 /* Called twice: to count, and to assign. */
 static void
 lay_out(q3_runtime *rt, arena *a)
@@ -52,17 +65,18 @@ lay_out(q3_runtime *rt, arena *a)
 	size_t matmul = q3_matmul_scratch(), attention = q3_attention_scratch(info->head_dim);
 
 	take_rows(a, &rt->x, n, info->n_embd);
-	take_rows(a, &rt->h, n, info->n_embd);
+	take_input(a, &rt->h, n, info->n_embd);
 	take_rows(a, &rt->q, n, info->n_heads * info->head_dim);
-	take_rows(a, &rt->attended, n, info->n_heads * info->head_dim);
+	take_input(a, &rt->attended, n, info->n_heads * info->head_dim);
 	take_rows(a, &rt->k, n, info->n_kv_heads * info->head_dim);
 	take_rows(a, &rt->v, n, info->n_kv_heads * info->head_dim);
-	take_rows(a, &rt->gate, n, info->n_ff);
+	take_input(a, &rt->gate, n, info->n_ff);
 	take_rows(a, &rt->up, n, info->n_ff);
 	take_rows(a, &rt->rope_cos, n, m->rope_dims);
 	take_rows(a, &rt->rope_sin, n, m->rope_dims);
 	rt->tokens = take(a, (size_t) n * sizeof(*rt->tokens));
 	rt->spans = take(a, (size_t) n * sizeof(*rt->spans));
+	rt->runs = take(a, (size_t) n * sizeof(*rt->runs));
 	rt->wanted = take(a, (size_t) n * sizeof(*rt->wanted));
 	rt->logits = take(a, (size_t) n * sizeof(*rt->logits));
 	rt->rope_frequency = take(a, (size_t) m->rope_dims / 2 * sizeof(double));
@@ -110,7 +124,102 @@ check_options(q3_runtime *rt, const q3_runtime_options *o, q3_error *err)
 	if (rt->max_batch_tokens < 1 || rt->max_batch_tokens > MAX_BATCH)
 		return q3_fail(err, Q3_ERR_INVALID, "batch of %d tokens is not between 1 and %d",
 		               rt->max_batch_tokens, MAX_BATCH);
+	if (o->efficient_bits != 0 && o->efficient_bits != 4 && o->efficient_bits != 8)
+		return q3_fail(err, Q3_ERR_INVALID, "efficient bits are %d, not 4 or 8", o->efficient_bits);
+	rt->efficient_bits = o->efficient_bits == 0 ? 8 : o->efficient_bits;
+	rt->exact_weights = o->exact_weights;
 	return Q3_OK;
+}
+
+/* ---- What there is to say about precision ---- */
+
+/* Bit t of types: some matrix of type t is packed (or, second, is not). */
+static void
+look_at(const q3_weights *w, uint64_t types[2])
+{
+	types[w->planes.hi == NULL] |= (uint64_t) 1 << w->file.type;
+}
+
+static void
+add_words(q3_runtime *rt, const char *words)
+{
+	size_t n = strlen(rt->precision);
+
+	snprintf(rt->precision + n, sizeof(rt->precision) - n, "%s", words);
+}
+
+/* "F16, BF16" */
+static void
+add_types(q3_runtime *rt, uint64_t types)
+{
+	const char *separator = "";
+
+	for (unsigned t = 0; t <= Q3_BF16; t++)
+		if (types >> t & 1)
+		{
+			add_words(rt, separator);
+			add_words(rt, q3_dtype_name(t));
+			separator = ", ";
+		}
+}
+
+/* "planes: 8 + 8 bits": how many mode efficient reads, and how many more mode precise. */
+static void
+add_planes(q3_runtime *rt, uint64_t types)
+{
+	const char *separator = "planes: ";
+	char words[40];
+
+	for (int kind = Q3_PLANES_16; kind >= Q3_PLANES_4; kind /= 2)
+	{
+		int high = rt->efficient_bits < kind ? rt->efficient_bits : kind;
+		bool there = false;
+
+		for (unsigned t = 0; t <= Q3_BF16; t++)
+			there = there || ((types >> t & 1) && q3_planes_kind_for((q3_dtype) t) == kind);
+		if (!there)
+			continue;
+		if (high < kind)
+			snprintf(words, sizeof(words), "%s%d + %d bits", separator, high, kind - high);
+		else
+			snprintf(words, sizeof(words), "%s%d bits", separator, kind);
+		add_words(rt, words);
+		separator = ", ";
+	}
+	if (rt->exact_weights)
+	{
+		add_words(rt, "; precise reads the file's ");
+		add_types(rt, types);
+	}
+}
+
+static void
+describe_precision(q3_runtime *rt)
+{
+	const q3_model *m = rt->model;
+	uint64_t types[2] = {0, 0};
+
+	look_at(&m->output, types);
+	for (int32_t i = 0; i < m->info.n_layers; i++)
+	{
+		const q3_layer *l = &m->layers[i];
+
+		look_at(&l->q, types);
+		look_at(&l->k, types);
+		look_at(&l->v, types);
+		look_at(&l->attn_output, types);
+		look_at(&l->gate, types);
+		look_at(&l->up, types);
+		look_at(&l->down, types);
+	}
+	if (types[0] != 0)
+		add_planes(rt, types[0]);
+	if (types[1] != 0)
+	{
+		add_words(rt, types[0] != 0 ? "; one precision: " : "one precision: ");
+		add_types(rt, types[1]);
+		add_words(rt, " blocks of the file");
+	}
 }
 
 static q3_code
@@ -133,7 +242,10 @@ create(q3_runtime *rt, const q3_runtime_options *o, q3_error *err)
 	if (code == Q3_OK)
 		code = allocate(rt, err);
 	if (code == Q3_OK)
+	{
 		set_rope_frequencies(rt);
+		describe_precision(rt);
+	}
 	return code;
 }
 
@@ -177,6 +289,7 @@ q3_runtime_get_info(const q3_runtime *rt, q3_runtime_info *info)
 {
 	*info = (q3_runtime_info){
 	    .isa = rt->kernels->name,
+	    .precision = rt->precision,
 	    .threads = q3_threads_count(rt->threads),
 	    .context_length = rt->context_length,
 	    .max_batch_tokens = rt->max_batch_tokens,

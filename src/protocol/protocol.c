@@ -524,8 +524,10 @@ q3p_status_encode(const q3p_status *m, void *out, size_t cap)
 	put_i32(&w, m->kv_block_tokens);
 	put_u64(&w, m->n_params);
 	put_u64(&w, m->weight_bytes);
+	put_u64(&w, m->image_bytes);
 	put_u64(&w, m->kv_bytes);
 	put_u64(&w, m->scratch_bytes);
+	put_u32(&w, m->image);
 	put_f64(&w, m->load_ms);
 	put_u64(&w, m->requests);
 	put_u64(&w, m->errors);
@@ -540,6 +542,7 @@ q3p_status_encode(const q3p_status *m, void *out, size_t cap)
 	put_bytes(&w, m->device);
 	put_bytes(&w, m->device_reason);
 	put_bytes(&w, m->isa);
+	put_bytes(&w, m->precision);
 	put_bytes(&w, m->message);
 	put_bytes(&w, m->detail);
 	put_bytes(&w, m->hint);
@@ -561,8 +564,10 @@ q3p_status_decode(const void *payload, size_t n, q3p_status *m)
 	m->kv_block_tokens = get_i32(&r);
 	m->n_params = get_u64(&r);
 	m->weight_bytes = get_u64(&r);
+	m->image_bytes = get_u64(&r);
 	m->kv_bytes = get_u64(&r);
 	m->scratch_bytes = get_u64(&r);
+	m->image = get_enum(&r, Q3P_IMAGE_NONE, Q3P_IMAGE_CACHED);
 	m->load_ms = get_f64(&r);
 	m->requests = get_u64(&r);
 	m->errors = get_u64(&r);
@@ -577,6 +582,7 @@ q3p_status_decode(const void *payload, size_t n, q3p_status *m)
 	m->device = get_bytes(&r);
 	m->device_reason = get_bytes(&r);
 	m->isa = get_bytes(&r);
+	m->precision = get_bytes(&r);
 	m->message = get_bytes(&r);
 	m->detail = get_bytes(&r);
 	m->hint = get_bytes(&r);
@@ -626,6 +632,14 @@ q3p_phase_name(uint32_t phase)
 	static const char *const names[] = {NULL, "queued", "prefill", "decode"};
 
 	return NAME_OF(names, phase);
+}
+
+const char *
+q3p_image_name(uint32_t image)
+{
+	static const char *const names[] = {"none", "built", "kept", "cached"};
+
+	return NAME_OF(names, image);
 }
 
 const char *

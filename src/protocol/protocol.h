@@ -151,6 +151,15 @@ typedef struct q3p_activity
 	double age_ms; /* since arrival */
 } q3p_activity;
 
+/* Where the packed weights come from. */
+typedef enum q3p_image
+{
+	Q3P_IMAGE_NONE = 0,
+	Q3P_IMAGE_BUILT,
+	Q3P_IMAGE_KEPT,  /* from an engine before this one */
+	Q3P_IMAGE_CACHED /* from the cache on disk */
+} q3p_image;
+
 typedef enum q3p_state
 {
 	Q3P_STARTING = 1,
@@ -159,7 +168,10 @@ typedef enum q3p_state
 	Q3P_FAILED /* the engine exits after sending this: retrying without a change is useless */
 } q3p_state;
 
-/* What the engine tells the worker when something changes, and about once a second while it works.
+/*
+ * What the engine tells the worker when something changes, and about once a second while it works.
+ * An image that the worker does not have yet comes with the first one that says READY, as a
+ * descriptor beside its first byte (SCM_RIGHTS); the worker hands it to the next engine.
  */
 typedef struct q3p_status
 {
@@ -168,11 +180,13 @@ typedef struct q3p_status
 	int32_t threads, context_length, max_batch_tokens;
 	int32_t kv_blocks, kv_blocks_free, kv_block_tokens;
 	uint64_t n_params;
-	uint64_t weight_bytes, kv_bytes, scratch_bytes;
+	uint64_t weight_bytes, image_bytes, kv_bytes, scratch_bytes;
+	uint32_t image; /* q3p_image */
 	double load_ms;
 	uint64_t requests, errors, prompt_tokens, output_tokens; /* since the engine started */
 	int32_t running, queued;
 	q3p_bytes architecture, name, weight_type, digest, device, device_reason, isa;
+	q3p_bytes precision;             /* what the modes read, in words */
 	q3p_bytes message, detail, hint; /* FAILED */
 } q3p_status;
 
@@ -217,5 +231,6 @@ extern const char *q3p_kind_name(uint32_t kind);   /* "generate" */
 extern const char *q3p_finish_name(uint32_t fin);  /* "stop", "length" */
 extern const char *q3p_phase_name(uint32_t phase); /* "queued" */
 extern const char *q3p_state_name(uint32_t state); /* "loading" */
+extern const char *q3p_image_name(uint32_t image); /* "built", "kept", "cached" */
 
 #endif

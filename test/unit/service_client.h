@@ -142,7 +142,9 @@ engine_child(const char *model, const q3_runtime_options *runtime, int listener,
 	                            .control_fd = control,
 	                            .signal_fd = -1};
 
-	q3_process_close_others(listener, control);
+	int keep[] = {listener, control};
+
+	q3_process_close_others(keep, 2);
 	q3_process_bind_to_parent();
 	config.signal_fd = q3_process_signals(true);
 	exit(q3_service_run(&config)); /* exit and not _exit: the leak checker has a look */

@@ -231,6 +231,7 @@ typedef struct text
 {
 	int32_t tokens[MAX_TOKENS];
 	int32_t n;
+	q3_mode mode;
 	float *logits; /* [n][n_vocab], made token by token, alone, on one thread */
 } text;
 
@@ -248,6 +249,7 @@ make_texts(const q3_model *m, q3_runtime_options options, text *texts)
 		q3_seq *seq = q3_seq_create(rt);
 
 		t->n = 1 + (int32_t) random_below(MAX_TOKENS);
+		t->mode = i % 2 == 0 ? Q3_PRECISE : Q3_EFFICIENT;
 		t->logits = test_malloc((size_t) t->n * n_vocab * sizeof(float));
 		assert_true(q3_seq_reserve(seq, t->n));
 		for (int32_t j = 0; j < t->n; j++)
@@ -255,6 +257,7 @@ make_texts(const q3_model *m, q3_runtime_options options, text *texts)
 			q3_batch_item item = {.seq = seq, .tokens = &t->tokens[j], .n_tokens = 1};
 
 			t->tokens[j] = (int32_t) random_below((uint32_t) n_vocab);
+			item.mode = t->mode;
 			item.want = Q3_WANT_LAST;
 			item.logits = t->logits + (size_t) j * n_vocab;
 			assert_int_equal(q3_forward(rt, &item, 1, NULL, NULL), Q3_OK);
@@ -280,7 +283,7 @@ check_logits(const text *t, const q3_batch_item *item, int32_t first, size_t n_v
 		                    n_vocab * sizeof(float));
 }
 
-/* All texts at once, in random pieces, random company and random order. */
+/* All texts at once, of both modes, in random pieces, random company and random order. */
 static void
 run_schedule(const q3_model *m, const q3_runtime_options *options, const text *texts)
 {
@@ -311,7 +314,7 @@ run_schedule(const q3_model *m, const q3_runtime_options *options, const text *t
 			items[n_items] = (q3_batch_item){.seq = seqs[i],
 			                                 .tokens = texts[i].tokens + length,
 			                                 .n_tokens = n,
-			                                 .mode = random_below(2) ? Q3_PRECISE : Q3_EFFICIENT,
+			                                 .mode = texts[i].mode,
 			                                 .want = (q3_want) random_below(3),
 			                                 .logits = logits + (size_t) i * MAX_TOKENS * n_vocab};
 			which[n_items++] = i;
@@ -334,10 +337,17 @@ check_schedules(const model_spec *spec)
 {
 	q3_model *m = load_ok(spec);
 
-	for (int f32 = 0; f32 < 2; f32++)
+	for (int way = 0; way < 4; way++)
 	{
-		q3_runtime_options options = {.kv_f32 = f32 == 1, .kv_bytes = 16 << 20};
+		/* First both modes on the file's blocks; then packed. */
+		q3_runtime_options options = {.kv_f32 = way < 2,
+		                              .kv_bytes = 16 << 20,
+		                              .efficient_bits = way == 2 ? 4 : 8,
+		                              .exact_weights = way == 3};
 		text texts[MAX_SEQS];
+
+		if (way == 1)
+			assert_int_equal(q3_model_pack(m, &(q3_pack_options){.threads = 2}, NULL), Q3_OK);
 
 		make_texts(m, options, texts);
 		for (options.threads = 1; options.threads <= 3; options.threads++)
@@ -480,6 +490,7 @@ test_runtime(void **state)
 	assert_null(q3_runtime_create(m, &(q3_runtime_options){.threads = -1}, &err));
 	assert_null(q3_runtime_create(m, &(q3_runtime_options){.max_batch_tokens = -1}, &err));
 	assert_null(q3_runtime_create(m, &(q3_runtime_options){.context_length = -1}, &err));
+	assert_null(q3_runtime_create(m, &(q3_runtime_options){.efficient_bits = 5}, &err));
 	setenv("QWEN3DM_ISA", "pentium", 1);
 	assert_null(q3_runtime_create(m, NULL, &err));
 	assert_non_null(strstr(err.message, "\"pentium\""));
@@ -512,11 +523,13 @@ test_cancel(void **state)
 	model_spec spec = {.layers = 4};
 	q3_model *m = load_ok(&spec);
 	q3_runtime_options options = {.threads = 2};
+	bool packed = q3_model_pack(m, NULL, NULL) == Q3_OK;
 	q3_runtime *rt = runtime_ok(m, options);
 	text texts[MAX_SEQS];
 	int cancelled = 0;
 
 	(void) state;
+	assert_true(packed);
 	random_state = 9;
 	make_texts(m, options, texts);
 	for (int round = 0; round < 60; round++)
@@ -527,6 +540,7 @@ test_cancel(void **state)
 		q3_batch_item item = {.seq = seq,
 		                      .tokens = t->tokens,
 		                      .n_tokens = t->n,
+		                      .mode = t->mode,
 		                      .want = Q3_WANT_ALL,
 		                      .logits = logits};
 		atomic_bool stop = round % 10 == 0;

@@ -416,6 +416,9 @@ test_status(void **state)
 	                .device = BYTES("cpu"),
 	                .device_reason = BYTES("r"),
 	                .isa = BYTES("avx2"),
+	                .precision = BYTES("planes: 8 + 8 bits"),
+	                .image_bytes = 77,
+	                .image = Q3P_IMAGE_KEPT,
 	                .message = BYTES("m"),
 	                .detail = NO_BYTES,
 	                .hint = BYTES("h")};
@@ -433,6 +436,9 @@ test_status(void **state)
 	assert_int_equal(got.output_tokens, 8);
 	assert_int_equal(got.queued, 2);
 	assert_bytes(got.isa, m.isa);
+	assert_bytes(got.precision, m.precision);
+	assert_int_equal(got.image_bytes, m.image_bytes);
+	assert_int_equal(got.image, m.image);
 	assert_bytes(got.detail, m.detail);
 	assert_bytes(got.hint, m.hint);
 	/* The rest of the fields: encoded again, the same bytes. */

@@ -1,0 +1,404 @@
+/*
+ * vnni_planes.h: products of packed matrices with activations of 8 bits, for AVX-512 with VNNI
+ * (included by avx512.c).
+ *
+ * vpdpbusd multiplies unsigned weights with signed activations and adds four neighbours into 32
+ * bits without saturation, so the integers are exact; the -128 of the weights is in the number that
+ * a block's sum starts from. Tokens up to TILE_TOKENS: weights are unpacked in registers. More: a
+ * slice of two panels is unpacked into the first cache and used for all tokens. Either way a tile
+ * holds an integer and a float accumulator for each of its panels and tokens in registers, and each
+ * output sees the same operations in the same order.
+ */
+#include "planes_layout.h"
+
+#define TILE_TOKENS 6
+#define TILE_PANELS 2
+#define SLICE_BLOCKS 16 /* columns of an unpacked slice, in blocks: 16 KB */
+#define UNPACKED_BLOCK (2 * NIBBLE_BLOCK)
+#define MAX_AHEAD (TILE_PANELS * 9) /* cache lines that a block of the next slice is in */
+#define PLANES_AHEAD 1024           /* bytes to prefetch ahead in each plane, for few tokens */
+
+/* In assembler: gcc 12 copies every accumulator that goes through the intrinsic. */
+#define DPBUSD(acc, u, x) __asm__("vpdpbusd %2, %1, %0" : "+v"(acc) : "v"(u), "v"(x))
+
+/* The same columns of up to four neighbouring panels. */
+typedef struct int8_weights
+{
+	const uint8_t *hi, *lo; /* packed; or hi: unpacked, [block][8 vectors][panel] */
+	const uint16_t *scale, *offset;
+	size_t stride;         /* blocks from panel to panel */
+	float factor, middle;  /* see planes_layout.h; middle: over -128 */
+	const float *f_scale;  /* unpacked: [block][panel][16] */
+	const float *f_offset; /* the same; NULL for 8 bits */
+} int8_weights;
+
+typedef struct int8_tile_args
+{
+	int8_weights w;
+	int32_t n_blocks;
+	const int8_t *q; /* of the first token and column; the rest the same */
+	const float *xscale;
+	const int32_t *sum;
+	size_t ldq, ldb;
+	bool first; /* nothing in y yet */
+	float *const *y;
+	int32_t row, n_rows; /* n_rows: of the last panel */
+	/* Unpacked: lines to prefetch, next[ahead_begin ... ahead_end - 1] + b * NIBBLE_BLOCK. */
+	int32_t ahead_begin, ahead_end;
+	const uint8_t *next[MAX_AHEAD];
+} int8_tile_args;
+
+INLINE __m512i
+broadcast4(const int8_t *p)
+{
+	return _mm512_set1_epi32((int) load_u32(p));
+}
+
+/* Columns 8 v ... 8 v + 3 and 8 v + 4 ... 8 v + 7 of a packed block as bytes. */
+INLINE void
+unpack_bytes(const uint8_t *hi, const uint8_t *lo, const bool nibbles, __m512i u[2])
+{
+	const __m512i low = _mm512_set1_epi8(15);
+	__m512i h = _mm512_loadu_si512(hi), l;
+
+	if (nibbles)
+	{
+		u[0] = _mm512_and_si512(h, low);
+		u[1] = _mm512_and_si512(_mm512_srli_epi16(h, 4), low);
+		return;
+	}
+	l = _mm512_loadu_si512(lo);
+	/* 0xca: bits of the second where the first has ones, of the third elsewhere */
+	u[0] = _mm512_ternarylogic_epi32(low, l, _mm512_slli_epi16(h, 4), 0xca);
+	u[1] = _mm512_ternarylogic_epi32(low, _mm512_srli_epi16(l, 4), h, 0xca);
+}
+
+INLINE __m512
+halves_of(const uint16_t *p)
+{
+	return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *) p));
+}
+
+/* Scale, and for nibbles offset over -128, of a packed block. */
+INLINE void
+block_scales(const int8_weights *w, size_t at, const bool nibbles, __m512 *scale, __m512 *offset)
+{
+	__m512 f = halves_of(w->scale + at * Q3_PANEL_ROWS);
+
+	*scale = _mm512_mul_ps(f, _mm512_set1_ps(w->factor));
+	if (nibbles && w->offset != NULL)
+		*offset =
+		    _mm512_mul_ps(halves_of(w->offset + at * Q3_PANEL_ROWS), _mm512_set1_ps(-0x1p-7f));
+	else if (nibbles)
+		*offset = _mm512_mul_ps(f, _mm512_set1_ps(w->middle));
+}
+
+/* n_panels and n_tokens are constants; so are packed (else unpacked) and nibbles (else bytes). */
+INLINE void
+int8_tile(const int8_tile_args *a, const int n_panels, const int n_tokens, const bool packed,
+          const bool nibbles)
+{
+	const int8_weights *w = &a->w;
+	const int8_t *q = a->q;
+	__m512 acc[TILE_TOKENS][4];
+	__mmask16 mask[4];
+
+	foreach (p, n_panels)
+		mask[p] = (__mmask16) (p == n_panels - 1 ? (1u << a->n_rows) - 1 : 0xffff);
+	foreach (t, n_tokens)
+		foreach (p, n_panels)
+			acc[t][p] = _mm512_setzero_ps();
+	if (!a->first)
+		foreach (t, n_tokens)
+			foreach (p, n_panels)
+				acc[t][p] = _mm512_maskz_loadu_ps(mask[p], a->y[t] + a->row + p * 16);
+	for (int32_t b = 0; b < a->n_blocks; b++, q += Q3_PLANE_BLOCK)
+	{
+		__m512i dot[TILE_TOKENS][4];
+		__m512 scale[4], offset[4];
+
+		foreach (t, n_tokens)
+		{
+			__m512i start = nibbles ? _mm512_setzero_si512()
+			                        : _mm512_set1_epi32(a->sum[(size_t) t * a->ldb + (size_t) b]);
+
+			foreach (p, n_panels)
+				dot[t][p] = start;
+		}
+		if (!packed)
+			for (int32_t i = a->ahead_begin; i < a->ahead_end; i++)
+				__builtin_prefetch(a->next[i] + b * NIBBLE_BLOCK);
+		foreach (v, 4)
+		{
+			__m512i u[4][2];
+
+			foreach (p, n_panels)
+			{
+				size_t at = (size_t) p * w->stride + (size_t) b;
+
+				if (packed)
+				{
+					const uint8_t *hi = w->hi + at * NIBBLE_BLOCK + v * 64;
+					const uint8_t *lo = nibbles ? NULL : w->lo + at * NIBBLE_BLOCK + v * 64;
+
+					__builtin_prefetch(hi + PLANES_AHEAD);
+					if (!nibbles)
+						__builtin_prefetch(lo + PLANES_AHEAD);
+					unpack_bytes(hi, lo, nibbles, u[p]);
+				}
+				else
+					foreach (i, 2)
+						u[p][i] = _mm512_load_si512(
+						    w->hi +
+						    ((size_t) (b * 8 + v * 2 + i) * (size_t) n_panels + (size_t) p) * 64);
+			}
+			foreach (i, 2)
+				foreach (t, n_tokens)
+				{
+					__m512i x = broadcast4(q + (size_t) t * a->ldq + v * 8 + i * 4);
+
+					foreach (p, n_panels)
+						DPBUSD(dot[t][p], u[p][i], x);
+				}
+		}
+		foreach (p, n_panels)
+			if (packed)
+				block_scales(w, (size_t) p * w->stride + (size_t) b, nibbles, &scale[p],
+				             &offset[p]);
+			else
+			{
+				size_t at = ((size_t) b * (size_t) n_panels + (size_t) p) * 16;
+
+				scale[p] = _mm512_load_ps(w->f_scale + at);
+				if (nibbles)
+					offset[p] = _mm512_load_ps(w->f_offset + at);
+			}
+		foreach (t, n_tokens)
+		{
+			size_t at = (size_t) t * a->ldb + (size_t) b;
+			__m512 xscale = _mm512_set1_ps(a->xscale[at]);
+
+			if (nibbles)
+			{
+				__m512 shift =
+				    _mm512_mul_ps(xscale, _mm512_cvtepi32_ps(_mm512_set1_epi32(a->sum[at])));
+
+				foreach (p, n_panels)
+					acc[t][p] = _mm512_fmadd_ps(offset[p], shift, acc[t][p]);
+			}
+			foreach (p, n_panels)
+				acc[t][p] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot[t][p]),
+				                            _mm512_mul_ps(scale[p], xscale), acc[t][p]);
+		}
+	}
+	foreach (t, n_tokens)
+		foreach (p, n_panels)
+			_mm512_mask_storeu_ps(a->y[t] + a->row + p * 16, mask[p], acc[t][p]);
+}
+
+#define DEFINE_TILE(PANELS, TOKENS)                                                                \
+	static void bytes_##PANELS##_##TOKENS(const int8_tile_args *a)                                 \
+	{                                                                                              \
+		int8_tile(a, PANELS, TOKENS, false, false);                                                \
+	}                                                                                              \
+	static void nibbles_##PANELS##_##TOKENS(const int8_tile_args *a)                               \
+	{                                                                                              \
+		int8_tile(a, PANELS, TOKENS, false, true);                                                 \
+	}                                                                                              \
+	DEFINE_PACKED_TILE(PANELS, TOKENS)
+#define DEFINE_PACKED_TILE(PANELS, TOKENS)                                                         \
+	static void packed_bytes_##PANELS##_##TOKENS(const int8_tile_args *a)                          \
+	{                                                                                              \
+		int8_tile(a, PANELS, TOKENS, true, false);                                                 \
+	}                                                                                              \
+	static void packed_nibbles_##PANELS##_##TOKENS(const int8_tile_args *a)                        \
+	{                                                                                              \
+		int8_tile(a, PANELS, TOKENS, true, true);                                                  \
+	}
+#define DEFINE_TILES(PANELS)                                                                       \
+	DEFINE_TILE(PANELS, 1)                                                                         \
+	DEFINE_TILE(PANELS, 2)                                                                         \
+	DEFINE_TILE(PANELS, 3) DEFINE_TILE(PANELS, 4) DEFINE_TILE(PANELS, 5) DEFINE_TILE(PANELS, 6)
+#define ALL(NAME, PANELS)                                                                          \
+	{                                                                                              \
+		NAME##_##PANELS##_1, NAME##_##PANELS##_2, NAME##_##PANELS##_3, NAME##_##PANELS##_4,        \
+		    NAME##_##PANELS##_5, NAME##_##PANELS##_6                                               \
+	}
+
+DEFINE_TILES(1)
+DEFINE_TILES(2)
+DEFINE_PACKED_TILE(4, 1)
+DEFINE_PACKED_TILE(4, 2)
+
+typedef void (*int8_tile_fn)(const int8_tile_args *a);
+
+/* [nibbles][panels - 1][tokens - 1] */
+static const int8_tile_fn unpacked_tiles[2][2][TILE_TOKENS] = {{ALL(bytes, 1), ALL(bytes, 2)},
+                                                               {ALL(nibbles, 1), ALL(nibbles, 2)}};
+static const int8_tile_fn packed_tiles[2][2][TILE_TOKENS] = {
+    {ALL(packed_bytes, 1), ALL(packed_bytes, 2)}, {ALL(packed_nibbles, 1), ALL(packed_nibbles, 2)}};
+static const int8_tile_fn packed_four[2][2] = {{packed_bytes_4_1, packed_bytes_4_2},
+                                               {packed_nibbles_4_1, packed_nibbles_4_2}};
+
+static int8_weights
+int8_weights_at(const q3_planes *w, bool nibbles, int32_t row, int32_t block)
+{
+	size_t at = panel_block(w, row / Q3_PANEL_ROWS, block);
+	int8_weights out = {
+	    .hi = w->hi + at * NIBBLE_BLOCK,
+	    .scale = w->scale + at * Q3_PANEL_ROWS,
+	    .stride = (size_t) (w->cols / Q3_PLANE_BLOCK),
+	    .factor = nibbles ? nibble_factor(w->kind) : byte_factor(w->kind),
+	    .middle = nibble_middle(w->kind) * -0x1p-7f,
+	};
+
+	if (!nibbles)
+		out.lo = w->lo + at * NIBBLE_BLOCK;
+	if (w->offset != NULL)
+		out.offset = w->offset + at * Q3_PANEL_ROWS;
+	return out;
+}
+
+/* Few tokens: every weight is used once, from where it lies. */
+static void
+int8_few(const q3_planes *w, bool nibbles, int32_t row_begin, int32_t row_end, int8_tile_args *a,
+         int32_t n_tokens)
+{
+	for (int32_t r = row_begin, n_panels; r < row_end; r += n_panels * Q3_PANEL_ROWS)
+	{
+		int32_t left = (row_end - r + Q3_PANEL_ROWS - 1) / Q3_PANEL_ROWS;
+
+		n_panels = left >= 4 && n_tokens <= 2 ? 4 : left >= 2 ? 2 : 1;
+		a->w = int8_weights_at(w, nibbles, r, 0);
+		a->row = r;
+		a->n_rows = left == n_panels ? row_end - r - (n_panels - 1) * Q3_PANEL_ROWS : 16;
+		if (n_panels == 4)
+			packed_four[nibbles][n_tokens - 1](a);
+		else
+			packed_tiles[nibbles][n_panels - 1][n_tokens - 1](a);
+	}
+}
+
+/* Unpacks n_blocks of n_panels panels to "out", and tells w where they are now. */
+static void
+unpack_slice(int8_weights *w, bool nibbles, int32_t n_blocks, int32_t n_panels, uint8_t *out)
+{
+	float *scales = (float *) (out + TILE_PANELS * SLICE_BLOCKS * UNPACKED_BLOCK);
+	float *offsets = scales + TILE_PANELS * SLICE_BLOCKS * Q3_PANEL_ROWS;
+
+	for (int32_t p = 0; p < n_panels; p++)
+		for (int32_t b = 0; b < n_blocks; b++)
+		{
+			size_t from = (size_t) p * w->stride + (size_t) b,
+			       to = (size_t) (b * n_panels + p) * 16;
+			uint8_t *bytes = out + (size_t) (b * 8 * n_panels + p) * 64;
+			__m512 scale, offset = _mm512_setzero_ps();
+
+			foreach (v, 4)
+			{
+				__m512i u[2];
+
+				unpack_bytes(w->hi + from * NIBBLE_BLOCK + v * 64,
+				             nibbles ? NULL : w->lo + from * NIBBLE_BLOCK + v * 64, nibbles, u);
+				_mm512_store_si512(bytes + (v * 2) * n_panels * 64, u[0]);
+				_mm512_store_si512(bytes + (v * 2 + 1) * n_panels * 64, u[1]);
+			}
+			block_scales(w, from, nibbles, &scale, &offset);
+			_mm512_store_ps(scales + to, scale);
+			_mm512_store_ps(offsets + to, offset);
+		}
+	w->hi = out;
+	w->f_scale = scales;
+	w->f_offset = offsets;
+}
+
+/* A slice of two panels (or one) with all tokens, in tiles of as equal a size as can be. */
+static void
+slice_times_tokens(int8_tile_args *a, const q3_acts *x, int32_t block, const int8_tile_fn *tiles,
+                   int32_t n_ahead, int32_t n_tokens, float *const *y)
+{
+	int32_t n_tiles = (n_tokens + TILE_TOKENS - 1) / TILE_TOKENS;
+
+	for (int32_t i = 0, t = 0; i < n_tiles; i++)
+	{
+		int32_t n = n_tokens / n_tiles + (i < n_tokens % n_tiles ? 1 : 0);
+		size_t at = (size_t) t * a->ldb + (size_t) block;
+
+		a->q = x->q + at * Q3_PLANE_BLOCK;
+		a->xscale = x->scale + at;
+		a->sum = x->sum + at;
+		a->y = y + t;
+		a->ahead_begin = n_ahead * i / n_tiles;
+		a->ahead_end = n_ahead * (i + 1) / n_tiles;
+		tiles[n - 1](a);
+		t += n;
+	}
+}
+
+/*
+ * The tiles prefetch the next slice while they compute: each block of theirs a block of it, each
+ * tile some of its lines. Returns how many there are.
+ */
+static int32_t
+lines_ahead(const int8_weights *w, int32_t n_panels, const uint8_t **next)
+{
+	int32_t n = 0;
+
+	for (int32_t p = 0; p < n_panels; p++)
+		for (int32_t i = 0; i < NIBBLE_BLOCK; i += 64)
+		{
+			next[n++] = w->hi + (size_t) p * w->stride * NIBBLE_BLOCK + i;
+			if (w->lo != NULL)
+				next[n++] = w->lo + (size_t) p * w->stride * NIBBLE_BLOCK + i;
+		}
+	return n;
+}
+
+static void
+vnni_matmul_int8(const q3_planes *w, int bits, int32_t row_begin, int32_t row_end, const q3_acts *x,
+                 int32_t n_tokens, float *const *y, void *scratch)
+{
+	bool nibbles = bits == 4 || w->kind == Q3_PLANES_4;
+	int32_t n_blocks = w->cols / Q3_PLANE_BLOCK;
+	int8_tile_args a = {.n_blocks = n_blocks,
+	                    .q = x->q,
+	                    .xscale = x->scale,
+	                    .sum = x->sum,
+	                    .ldq = (size_t) x->cols,
+	                    .ldb = (size_t) (x->cols / Q3_PLANE_BLOCK),
+	                    .first = true,
+	                    .y = y};
+
+	if (n_tokens <= TILE_TOKENS)
+	{
+		int8_few(w, nibbles, row_begin, row_end, &a, n_tokens);
+		return;
+	}
+	for (int32_t r = row_begin; r < row_end; r += TILE_PANELS * Q3_PANEL_ROWS)
+	{
+		int32_t n_panels = row_end - r > Q3_PANEL_ROWS ? 2 : 1;
+		int32_t n_rows = row_end - r - (n_panels - 1) * Q3_PANEL_ROWS, n_ahead;
+
+		a.row = r;
+		a.n_rows = n_rows < Q3_PANEL_ROWS ? n_rows : Q3_PANEL_ROWS;
+		for (int32_t b = 0; b < n_blocks; b += SLICE_BLOCKS)
+		{
+			a.n_blocks = n_blocks - b < SLICE_BLOCKS ? n_blocks - b : SLICE_BLOCKS;
+			a.first = b == 0;
+			if (b + SLICE_BLOCKS < n_blocks)
+				a.w = int8_weights_at(w, nibbles, r, b + SLICE_BLOCKS);
+			else
+				a.w = int8_weights_at(w, nibbles, r + n_panels * Q3_PANEL_ROWS, 0);
+			n_ahead = lines_ahead(&a.w, n_panels, a.next);
+			a.w = int8_weights_at(w, nibbles, r, b);
+			unpack_slice(&a.w, nibbles, a.n_blocks, n_panels, scratch);
+			slice_times_tokens(&a, x, b, unpacked_tiles[nibbles][n_panels - 1], n_ahead, n_tokens,
+			                   y);
+		}
+	}
+}
+
+#undef DEFINE_TILE
+#undef DEFINE_PACKED_TILE
+#undef DEFINE_TILES
+#undef ALL
