@@ -99,11 +99,18 @@ rope(float *x, const float *c, const float *s, int32_t dims, bool interleaved)
 
 /* ---- KV cache ---- */
 
+/* K of the block that holds position pos; V is behind it. */
+static char *
+block_of(const q3_kv_view *kv, int32_t pos)
+{
+	return kv->base + (size_t) kv->blocks[pos / Q3_KV_BLOCK] * kv->block_bytes + kv->offset;
+}
+
 static void
 kv_store(const q3_kv_view *kv, int32_t pos, const float *k, const float *v)
 {
 	int32_t n = kv->head_dim, in_block = pos % Q3_KV_BLOCK;
-	char *block = kv->base + (size_t) kv->blocks[pos / Q3_KV_BLOCK] * kv->block_bytes + kv->offset;
+	char *block = block_of(kv, pos);
 
 	if (kv->f32)
 	{
@@ -171,24 +178,26 @@ scores_tile(const void *keys, const bool f32, int32_t head_dim, const float *q, 
 			v_store(scores + i * Q3_KV_BLOCK + j * VL, acc[i][j]);
 }
 
+/* Queries i, i + n, ... while n are left; returns the first one that has not been done. */
+INLINE int32_t
+scores_of(const void *keys, const bool f32, int32_t head_dim, const float *q, int32_t i,
+          int32_t n_queries, const int n, float *scores)
+{
+	for (; n <= SCORE_TILE && n_queries - i >= n; i += n)
+		scores_tile(keys, f32, head_dim, q + i * head_dim, n, scores + i * Q3_KV_BLOCK);
+	return i;
+}
+
 INLINE void
 block_scores(const void *keys, const bool f32, int32_t head_dim, const float *q, int32_t n,
              float *scores)
 {
-	for (; n >= SCORE_TILE; n -= SCORE_TILE)
-	{
-		scores_tile(keys, f32, head_dim, q, SCORE_TILE, scores);
-		q += SCORE_TILE * head_dim;
-		scores += SCORE_TILE * Q3_KV_BLOCK;
-	}
-	for (; n >= 2; n -= 2)
-	{
-		scores_tile(keys, f32, head_dim, q, 2, scores);
-		q += 2 * head_dim;
-		scores += 2 * Q3_KV_BLOCK;
-	}
-	if (n == 1)
-		scores_tile(keys, f32, head_dim, q, 1, scores);
+	int32_t i = scores_of(keys, f32, head_dim, q, 0, n, SCORE_TILE, scores);
+
+	i = scores_of(keys, f32, head_dim, q, i, n, 6, scores);
+	i = scores_of(keys, f32, head_dim, q, i, n, 3, scores);
+	i = scores_of(keys, f32, head_dim, q, i, n, 2, scores);
+	scores_of(keys, f32, head_dim, q, i, n, 1, scores);
 }
 
 /* acc[query][width vectors] += weights[query][n_keys] * values[n_keys][head_dim]; n, width const.
@@ -238,22 +247,24 @@ values_row(const void *values, const bool f32, int32_t head_dim, int32_t n_keys,
 		            1, acc + d);
 }
 
+INLINE int32_t
+values_of(const void *values, const bool f32, int32_t head_dim, int32_t n_keys,
+          const float *weights, int32_t i, int32_t n_queries, const int n, float *acc)
+{
+	for (; n <= VALUE_TILE && n_queries - i >= n; i += n)
+		values_row(values, f32, head_dim, n_keys, weights + i * Q3_KV_BLOCK, n, acc + i * head_dim);
+	return i;
+}
+
 INLINE void
 block_values(const void *values, const bool f32, int32_t head_dim, int32_t n_keys,
              const float *weights, int32_t n, float *acc)
 {
-	for (; n >= VALUE_TILE; n -= VALUE_TILE)
-	{
-		values_row(values, f32, head_dim, n_keys, weights, VALUE_TILE, acc);
-		weights += VALUE_TILE * Q3_KV_BLOCK;
-		acc += VALUE_TILE * head_dim;
-	}
-	for (; n > 0; n--)
-	{
-		values_row(values, f32, head_dim, n_keys, weights, 1, acc);
-		weights += Q3_KV_BLOCK;
-		acc += head_dim;
-	}
+	int32_t i = values_of(values, f32, head_dim, n_keys, weights, 0, n, VALUE_TILE, acc);
+
+	i = values_of(values, f32, head_dim, n_keys, weights, i, n, 3, acc);
+	i = values_of(values, f32, head_dim, n_keys, weights, i, n, 2, acc);
+	values_of(values, f32, head_dim, n_keys, weights, i, n, 1, acc);
 }
 
 /* Turns the scores of one query into weights and rescales what has been summed before. */
@@ -340,6 +351,17 @@ attend_block(attention_state *a, const char *block, bool f32, int32_t key, int32
 		weigh_values(a, values, f32, Q3_KV_BLOCK, whole * group, (n_tokens - whole) * group);
 }
 
+/* To the second cache: blocks are not neighbours, so the machine cannot foresee the next one. */
+static void
+prefetch_block(const q3_kv_view *kv, int32_t pos)
+{
+	const char *block = block_of(kv, pos);
+	size_t bytes = (size_t) kv->head_dim * Q3_KV_BLOCK * 2 * (kv->f32 ? 4 : 2);
+
+	for (size_t i = 0; i < bytes; i += 64)
+		__builtin_prefetch(block + i, 0, 2);
+}
+
 static void
 attention(const q3_kv_view *kv, int32_t pos, int32_t n_tokens, int32_t group, const float *q,
           size_t ldq, float *out, size_t ldo, void *scratch)
@@ -363,14 +385,15 @@ attention(const q3_kv_view *kv, int32_t pos, int32_t n_tokens, int32_t group, co
 	}
 	for (int32_t key = 0; key < pos + n_tokens; key += Q3_KV_BLOCK)
 	{
-		const char *block =
-		    kv->base + (size_t) kv->blocks[key / Q3_KV_BLOCK] * kv->block_bytes + kv->offset;
+		const char *block = block_of(kv, key);
 
 		if (widen)
 		{
 			widen_block(block, 2 * n * Q3_KV_BLOCK, a.widened);
 			block = (const char *) a.widened;
 		}
+		else if (key + Q3_KV_BLOCK < pos + n_tokens)
+			prefetch_block(kv, key + Q3_KV_BLOCK);
 		attend_block(&a, block, widen || kv->f32, key, pos, key > pos ? key - pos : 0, n_tokens,
 		             group);
 	}

@@ -196,6 +196,68 @@ bench_type(const q3_kernels *kernels, q3_dtype type, int32_t rows, int32_t cols,
 	free(b.scratch);
 }
 
+/* Attention of the last n_tokens of 4096, for one K/V head; caches of many heads, as in a model. */
+static void
+bench_attention(const q3_kernels *kernels, int32_t head_dim, int32_t group, bool f32)
+{
+	enum
+	{
+		KEYS = 4096,
+		HEADS = 16
+	};
+	static const int tokens[] = {1, 4, 32};
+	size_t head_bytes = (size_t) head_dim * Q3_KV_BLOCK * 2 * (f32 ? 4 : 2);
+	size_t ldq = (size_t) (group * head_dim);
+	int32_t blocks[KEYS / Q3_KV_BLOCK];
+	float *q = allocate(KEYS * ldq * sizeof(float)), *out = allocate(32 * ldq * sizeof(float));
+	void *scratch = allocate(q3_attention_scratch(head_dim));
+	q3_kv_view kv = {allocate(KEYS / Q3_KV_BLOCK * HEADS * head_bytes),
+	                 blocks,
+	                 HEADS * head_bytes,
+	                 0,
+	                 head_dim,
+	                 f32};
+
+	for (size_t i = 0; i < KEYS * ldq; i++)
+		q[i] = (float) (random_u32() >> 8) * 0x1p-24f - 0.5f;
+	for (int32_t i = 0; i < KEYS / Q3_KV_BLOCK; i++)
+		blocks[i] = i;
+	for (int32_t h = 0; h < HEADS; h++)
+	{
+		kv.offset = (size_t) h * head_bytes;
+		for (int32_t i = 0; i < KEYS; i++)
+			kernels->kv_store(&kv, i, q + (size_t) i * ldq, q + (size_t) i * ldq);
+	}
+	printf("%-6s attention, 4096 keys %s, head of %d, %d queries", kernels->name,
+	       f32 ? "F32" : "F16", head_dim, group);
+	for (size_t i = 0; i < sizeof(tokens) / sizeof(tokens[0]); i++)
+	{
+		int32_t n = tokens[i] * group > Q3_ATTENTION_QUERIES ? 1 : tokens[i];
+		double best = 1e9;
+
+		for (int round = 0; round < 5; round++)
+		{
+			double start = now(), took;
+
+			for (int32_t h = 0; h < HEADS; h++)
+			{
+				kv.offset = (size_t) h * head_bytes;
+				kernels->attention(&kv, KEYS - n, n, group, q, ldq, out, ldq, scratch);
+			}
+			took = (now() - start) / HEADS;
+			best = took < best ? took : best;
+		}
+		printf(" | %d tokens: %.1f GFLOP/s, %.1f GB/s", n,
+		       4e-9 * KEYS * head_dim * group * n / best,
+		       1e-9 * (double) head_bytes * KEYS / Q3_KV_BLOCK / best);
+	}
+	printf("\n");
+	free(q);
+	free(out);
+	free(scratch);
+	free(kv.base);
+}
+
 int
 main(int argc, char **argv)
 {
@@ -216,6 +278,9 @@ main(int argc, char **argv)
 		return 1;
 	}
 	openblas_set_num_threads(1);
+	if (argc <= 2 || strcmp(argv[2], "attention") == 0)
+		for (int i = 0; i < 8; i++)
+			bench_attention(kernels, i & 1 ? 128 : 64, i & 4 ? 7 : i & 1 ? 2 : 3, (i & 2) != 0);
 	for (unsigned type = 0; type <= Q3_BF16; type++)
 		for (size_t s = 0; q3_dtype_supported(type) && s < sizeof(shapes) / sizeof(shapes[0]); s++)
 			if (argc <= 2 || strcmp(argv[2], q3_dtype_name(type)) == 0)
