@@ -13,9 +13,13 @@
 
 #define TILE_TOKENS 6
 #define TILE_PANELS 2
+#define REST_TOKENS 512 /* tokens whose accumulators may rest */
 #define SLICE_BLOCKS 16 /* columns of an unpacked slice, in blocks: 16 KB */
 #define UNPACKED_BLOCK (2 * NIBBLE_BLOCK)
-#define MAX_AHEAD (TILE_PANELS * 9) /* cache lines that a block of the next slice is in */
+/* Bytes, scales and offsets */
+#define UNPACKED_SLICE                                                                             \
+	(TILE_PANELS * SLICE_BLOCKS * (UNPACKED_BLOCK + 2 * Q3_PANEL_ROWS * (int) sizeof(float)))
+#define MAX_AHEAD (TILE_PANELS * 8) /* cache lines that a block of the next slice is in */
 #define PLANES_AHEAD 1024           /* bytes to prefetch ahead in each plane, for few tokens */
 
 /* In assembler: gcc 12 copies every accumulator that goes through the intrinsic. */
@@ -40,7 +44,9 @@ typedef struct int8_tile_args
 	const float *xscale;
 	const int32_t *sum;
 	size_t ldq, ldb;
-	bool first; /* nothing in y yet */
+	/* Unpacked: where accumulators rest between slices; NULL for a first, or last, slice. */
+	const float *from;
+	float *to;
 	float *const *y;
 	int32_t row, n_rows; /* n_rows: of the last panel */
 	/* Unpacked: lines to prefetch, next[ahead_begin ... ahead_end - 1] + b * NIBBLE_BLOCK. */
@@ -108,10 +114,10 @@ int8_tile(const int8_tile_args *a, const int n_panels, const int n_tokens, const
 	foreach (t, n_tokens)
 		foreach (p, n_panels)
 			acc[t][p] = _mm512_setzero_ps();
-	if (!a->first)
+	if (!packed && a->from != NULL)
 		foreach (t, n_tokens)
 			foreach (p, n_panels)
-				acc[t][p] = _mm512_maskz_loadu_ps(mask[p], a->y[t] + a->row + p * 16);
+				acc[t][p] = _mm512_load_ps(a->from + (t * n_panels + p) * Q3_PANEL_ROWS);
 	for (int32_t b = 0; b < a->n_blocks; b++, q += Q3_PLANE_BLOCK)
 	{
 		__m512i dot[TILE_TOKENS][4];
@@ -127,7 +133,7 @@ int8_tile(const int8_tile_args *a, const int n_panels, const int n_tokens, const
 		}
 		if (!packed)
 			for (int32_t i = a->ahead_begin; i < a->ahead_end; i++)
-				__builtin_prefetch(a->next[i] + b * NIBBLE_BLOCK);
+				__builtin_prefetch(a->next[i] + b * NIBBLE_BLOCK, 0, 2);
 		foreach (v, 4)
 		{
 			__m512i u[4][2];
@@ -190,6 +196,13 @@ int8_tile(const int8_tile_args *a, const int n_panels, const int n_tokens, const
 				acc[t][p] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot[t][p]),
 				                            _mm512_mul_ps(scale[p], xscale), acc[t][p]);
 		}
+	}
+	if (!packed && a->to != NULL)
+	{
+		foreach (t, n_tokens)
+			foreach (p, n_panels)
+				_mm512_store_ps(a->to + (t * n_panels + p) * Q3_PANEL_ROWS, acc[t][p]);
+		return;
 	}
 	foreach (t, n_tokens)
 		foreach (p, n_panels)
@@ -279,10 +292,11 @@ int8_few(const q3_planes *w, bool nibbles, int32_t row_begin, int32_t row_end, i
 	}
 }
 
-/* Unpacks n_blocks of n_panels panels to "out", and tells w where they are now. */
+/* Unpacks n_blocks of n_panels panels to "out", and says where they are now. */
 static void
-unpack_slice(int8_weights *w, bool nibbles, int32_t n_blocks, int32_t n_panels, uint8_t *out)
+unpack_slice(int8_weights *moved, bool nibbles, int32_t n_blocks, int32_t n_panels, uint8_t *out)
 {
+	const int8_weights copy = *moved, *w = &copy;
 	float *scales = (float *) (out + TILE_PANELS * SLICE_BLOCKS * UNPACKED_BLOCK);
 	float *offsets = scales + TILE_PANELS * SLICE_BLOCKS * Q3_PANEL_ROWS;
 
@@ -307,15 +321,41 @@ unpack_slice(int8_weights *w, bool nibbles, int32_t n_blocks, int32_t n_panels, 
 			_mm512_store_ps(scales + to, scale);
 			_mm512_store_ps(offsets + to, offset);
 		}
-	w->hi = out;
-	w->f_scale = scales;
-	w->f_offset = offsets;
+	moved->hi = out;
+	moved->f_scale = scales;
+	moved->f_offset = offsets;
+}
+
+/*
+ * What is read next is prefetched by the tiles while they compute: each block of theirs a block of
+ * it, each tile some of its lines. Returns how many there are.
+ */
+static int32_t
+lines_ahead(const int8_weights *w, int32_t n_panels, const uint8_t **next)
+{
+	int32_t n = 0;
+
+	for (int32_t p = 0; p < n_panels; p++)
+	{
+		size_t at = (size_t) p * w->stride;
+
+		for (int32_t i = 0; i < NIBBLE_BLOCK; i += 64)
+		{
+			next[n++] = w->hi + at * NIBBLE_BLOCK + i;
+			if (w->lo != NULL)
+				next[n++] = w->lo + at * NIBBLE_BLOCK + i;
+		}
+		for (int32_t b = 0; b < SLICE_BLOCKS; b += 2)
+			__builtin_prefetch(w->scale + (at + (size_t) b) * Q3_PANEL_ROWS, 0, 2);
+	}
+	return n;
 }
 
 /* A slice of two panels (or one) with all tokens, in tiles of as equal a size as can be. */
 static void
 slice_times_tokens(int8_tile_args *a, const q3_acts *x, int32_t block, const int8_tile_fn *tiles,
-                   int32_t n_ahead, int32_t n_tokens, float *const *y)
+                   int32_t n_panels, int32_t n_ahead, int32_t n_tokens, float *rest, bool first,
+                   bool last, float *const *y)
 {
 	int32_t n_tiles = (n_tokens + TILE_TOKENS - 1) / TILE_TOKENS;
 
@@ -328,6 +368,8 @@ slice_times_tokens(int8_tile_args *a, const q3_acts *x, int32_t block, const int
 		a->xscale = x->scale + at;
 		a->sum = x->sum + at;
 		a->y = y + t;
+		a->to = last ? NULL : rest + t * n_panels * Q3_PANEL_ROWS;
+		a->from = first ? NULL : rest + t * n_panels * Q3_PANEL_ROWS;
 		a->ahead_begin = n_ahead * i / n_tiles;
 		a->ahead_end = n_ahead * (i + 1) / n_tiles;
 		tiles[n - 1](a);
@@ -335,23 +377,28 @@ slice_times_tokens(int8_tile_args *a, const q3_acts *x, int32_t block, const int
 	}
 }
 
-/*
- * The tiles prefetch the next slice while they compute: each block of theirs a block of it, each
- * tile some of its lines. Returns how many there are.
- */
-static int32_t
-lines_ahead(const int8_weights *w, int32_t n_panels, const uint8_t **next)
+/* Two panels (or one) with at most REST_TOKENS tokens. */
+static void
+int8_panels(const q3_planes *w, bool nibbles, int32_t n_panels, const q3_acts *x, int32_t n_tokens,
+            float *const *y, int8_tile_args *a, uint8_t *scratch)
 {
-	int32_t n = 0;
+	int32_t n_blocks = w->cols / Q3_PLANE_BLOCK;
+	int32_t n_slices = (n_blocks + SLICE_BLOCKS - 1) / SLICE_BLOCKS;
+	int32_t step = (n_blocks + n_slices - 1) / n_slices;
 
-	for (int32_t p = 0; p < n_panels; p++)
-		for (int32_t i = 0; i < NIBBLE_BLOCK; i += 64)
-		{
-			next[n++] = w->hi + (size_t) p * w->stride * NIBBLE_BLOCK + i;
-			if (w->lo != NULL)
-				next[n++] = w->lo + (size_t) p * w->stride * NIBBLE_BLOCK + i;
-		}
-	return n;
+	for (int32_t b = 0; b < n_blocks; b += step)
+	{
+		bool last = b + step >= n_blocks;
+		int8_weights next = last ? int8_weights_at(w, nibbles, a->row + n_panels * Q3_PANEL_ROWS, 0)
+		                         : int8_weights_at(w, nibbles, a->row, b + step);
+
+		a->n_blocks = last ? n_blocks - b : step;
+		a->w = int8_weights_at(w, nibbles, a->row, b);
+		unpack_slice(&a->w, nibbles, a->n_blocks, n_panels, scratch);
+		slice_times_tokens(a, x, b, unpacked_tiles[nibbles][n_panels - 1], n_panels,
+		                   lines_ahead(&next, n_panels, a->next), n_tokens,
+		                   (float *) (scratch + UNPACKED_SLICE), b == 0, last, y);
+	}
 }
 
 static void
@@ -359,14 +406,13 @@ vnni_matmul_int8(const q3_planes *w, int bits, int32_t row_begin, int32_t row_en
                  int32_t n_tokens, float *const *y, void *scratch)
 {
 	bool nibbles = bits == 4 || w->kind == Q3_PLANES_4;
-	int32_t n_blocks = w->cols / Q3_PLANE_BLOCK;
-	int8_tile_args a = {.n_blocks = n_blocks,
+	size_t blocks = (size_t) (w->cols / Q3_PLANE_BLOCK);
+	int8_tile_args a = {.n_blocks = (int32_t) blocks,
 	                    .q = x->q,
 	                    .xscale = x->scale,
 	                    .sum = x->sum,
-	                    .ldq = (size_t) x->cols,
-	                    .ldb = (size_t) (x->cols / Q3_PLANE_BLOCK),
-	                    .first = true,
+	                    .ldq = blocks * Q3_PLANE_BLOCK,
+	                    .ldb = blocks,
 	                    .y = y};
 
 	if (n_tokens <= TILE_TOKENS)
@@ -374,28 +420,20 @@ vnni_matmul_int8(const q3_planes *w, int bits, int32_t row_begin, int32_t row_en
 		int8_few(w, nibbles, row_begin, row_end, &a, n_tokens);
 		return;
 	}
-	for (int32_t r = row_begin; r < row_end; r += TILE_PANELS * Q3_PANEL_ROWS)
-	{
-		int32_t n_panels = row_end - r > Q3_PANEL_ROWS ? 2 : 1;
-		int32_t n_rows = row_end - r - (n_panels - 1) * Q3_PANEL_ROWS, n_ahead;
-
-		a.row = r;
-		a.n_rows = n_rows < Q3_PANEL_ROWS ? n_rows : Q3_PANEL_ROWS;
-		for (int32_t b = 0; b < n_blocks; b += SLICE_BLOCKS)
+	for (int32_t t = 0; t < n_tokens; t += REST_TOKENS)
+		for (int32_t r = row_begin; r < row_end; r += TILE_PANELS * Q3_PANEL_ROWS)
 		{
-			a.n_blocks = n_blocks - b < SLICE_BLOCKS ? n_blocks - b : SLICE_BLOCKS;
-			a.first = b == 0;
-			if (b + SLICE_BLOCKS < n_blocks)
-				a.w = int8_weights_at(w, nibbles, r, b + SLICE_BLOCKS);
-			else
-				a.w = int8_weights_at(w, nibbles, r + n_panels * Q3_PANEL_ROWS, 0);
-			n_ahead = lines_ahead(&a.w, n_panels, a.next);
-			a.w = int8_weights_at(w, nibbles, r, b);
-			unpack_slice(&a.w, nibbles, a.n_blocks, n_panels, scratch);
-			slice_times_tokens(&a, x, b, unpacked_tiles[nibbles][n_panels - 1], n_ahead, n_tokens,
-			                   y);
+			int32_t n_panels = row_end - r > Q3_PANEL_ROWS ? 2 : 1;
+			int32_t n_rows = row_end - r - (n_panels - 1) * Q3_PANEL_ROWS;
+			size_t at = (size_t) t * blocks;
+			q3_acts from = {x->q + at * Q3_PLANE_BLOCK, x->scale + at, x->sum + at, x->cols};
+
+			a.row = r;
+			a.n_rows = n_rows < Q3_PANEL_ROWS ? n_rows : Q3_PANEL_ROWS;
+			int8_panels(w, nibbles, n_panels, &from,
+			            n_tokens - t < REST_TOKENS ? n_tokens - t : REST_TOKENS, y + t, &a,
+			            scratch);
 		}
-	}
 }
 
 #undef DEFINE_TILE
