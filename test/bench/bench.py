@@ -134,6 +134,7 @@ class Bench:
         self.engine = shutil.copy(engine, os.path.join(workdir, "engine-under-test"))
         self.llama = self.find_llama()
         self.samples = {}  # size -> cell name -> test -> [tokens per second or None, one a round]
+        self.loads = []  # the system's load before each round; what is over 1 from the second on is somebody else's
         self.peaks, self.problems, self.sweep, self.kv, self.isa = [], [], {}, "f32", None
 
     def find_llama(self):
@@ -191,6 +192,7 @@ class Bench:
 
     def round(self, number):
         start = time.monotonic()
+        self.loads.append(os.getloadavg()[0])
         self.peaks.append(json.loads(run([self.peaks_program])))
         for size in SIZES:
             store = self.samples.setdefault(size, {})
@@ -375,7 +377,7 @@ def report(bench, started):
         if tables[size]:
             print_goals(bench, size, tables[size])
     result = {
-        "started": started, "commit": commit(), "machine": machine(), "rounds": ROUNDS, "quick": QUICK,
+        "started": started, "commit": commit(), "machine": machine(), "rounds": ROUNDS, "quick": QUICK, "load": bench.loads,
         "llama.cpp": bench.llama, "isa": bench.isa, "kv": bench.kv, "peaks": bench.peaks, "samples": bench.samples,
         "prefill_by_length": bench.sweep, "worst_step_down": cliff, "problems": bench.problems,
         "goals": {size: [{"claim": c.strip(), "ours": o, "other": t, "ratios": r, "ratio": median(r), "goal": g,
@@ -398,6 +400,8 @@ def main():
     info = machine()
     print(f"{info['cpu']}, {info['cpus']} processors; commit {commit()}")
     print(f"llama.cpp: {bench.llama or 'not found, so ours alone (see QWEN3DM_BENCH_PYTHON)'}")
+    if os.getloadavg()[0] > 0.5:
+        print(f"the machine is not quiet (load {os.getloadavg()[0]:.1f}): these figures will not mean much")
     for size in SIZES:
         for cell in bench.wanted(size):
             bench.model(size, cell.model)
