@@ -319,7 +319,7 @@ def print_goals(bench, size, table):
     for claim, ours, other, ratios, goal, at_least in table:
         ratio = median(ratios)
         met = "" if goal is None or ratio is None else "met" if (ratio >= goal) == at_least or ratio == goal else "MISSED"
-        print(f"  {claim:60} {ours:8.4g} {other if other is None else format(other, '.4g')!s:>8} "
+        print(f"  {claim:60} {ours:8.4g} {'-' if other is None else format(other, '.4g'):>8} "
               f"{'' if ratio is None else format(ratio, '.2f'):>7} "
               f"{'' if goal is None else ('>= ' if at_least else '<= ') + format(goal, 'g'):>7} {met}")
 
