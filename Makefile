@@ -7,7 +7,9 @@
 #   make unit, make server-tests             parts of it; TESTS=t/003_cancel.pl for some of them
 #   make fuzz-corpus, make fuzz              another part, and fuzzing proper (FUZZ_SECONDS a target)
 #   make tsan                                the unit tests once more, under ThreadSanitizer
-#   make bench                               the benchmarks in test/bench, in build/bench
+#   make bench                               speed beside llama.cpp's on Qwen3's shapes; BENCH=quick: some of it
+#   make quality                             how far mode efficient is from mode precise on the demo's model
+#   make bench-programs                      the benchmarks of single parts, in build/bench
 #   make headers-check                       compile only, against every PostgreSQL whose headers are here
 #   make headers-fetch                       gets the headers of other releases from Debian
 #   make format, make format-check           clang-format over all C files; shellcheck over the scripts
@@ -181,7 +183,19 @@ $(BUILD)/bench/bench_%: $(BUILD)/obj/test/bench/bench_%.o $(LIB_OBJ)
 
 $(BUILD)/bench/bench_kernels: ENGINE_LIBS += -lopenblas
 
-bench: $(BENCH_BIN)
+bench-programs: $(BENCH_BIN)
+
+$(BUILD)/bench/peaks: test/bench/peaks.c
+	@mkdir -p $(@D)
+	$(ENGINE_CC) $(ENGINE_CFLAGS) -o $@ $<
+
+# Takes half an hour (BENCH=quick: some minutes) and the whole machine; see test/bench/NOTES.md.
+bench: $(ENGINE) $(BUILD)/bench/peaks
+	@test/bench/run.sh bench $(ENGINE)
+
+# Needs the demo's model, which "make demo" fetches, or QUALITY_MODEL=FILE.
+quality: $(ENGINE)
+	@test/bench/run.sh quality $(ENGINE)
 
 # ---------------------------------------------------------------------------------------------
 # The two commands, and what belongs to them
@@ -216,6 +230,6 @@ format-check:
 	clang-format --dry-run -Werror $$(git ls-files '*.c' '*.h')
 	shellcheck -x .ci/run test/setup/*.sh
 
-.PHONY: unit unit-programs tsan fuzz fuzz-corpus bench demo demo-stop test server-tests \
+.PHONY: unit unit-programs tsan fuzz fuzz-corpus bench bench-programs quality demo demo-stop test server-tests \
 	headers-check headers-fetch clean-area format format-check install-engine uninstall-engine
 .SECONDARY:

@@ -165,7 +165,7 @@ from_floats(const float *w, row_block *out)
 
 	for (int i = 0; i < Q3_PLANE_BLOCK; i++)
 	{
-		broken |= isnan(w[i]);
+		broken |= w[i] != w[i];
 		largest = fabsf(w[i]) > largest ? fabsf(w[i]) : largest;
 	}
 	out->scale = broken ? 0x7e00 : half_not_below(largest * (32768.0f / LARGEST_16));
@@ -173,10 +173,11 @@ from_floats(const float *w, row_block *out)
 	inverse = out->scale == 0 || broken ? 0 : 1 / step;
 	for (int i = 0; i < Q3_PLANE_BLOCK; i++)
 	{
-		float q = broken ? 0 : rintf(fmaxf(fminf(w[i], 0x1p17f), -0x1p17f) * inverse);
+		float q = broken ? 0 : w[i] * inverse;
 
-		q = fmaxf(fminf(q, LARGEST_16), -MIDDLE_16);
-		out->u[i] = (uint16_t) ((int) q + MIDDLE_16);
+		q = q > LARGEST_16 ? LARGEST_16 : q < -MIDDLE_16 ? -MIDDLE_16 : q;
+		/* Adding 1.5 * 2^23 leaves the nearest integer, ties to even, in the low bits. */
+		out->u[i] = (uint16_t) (bits_from_float(q + 0x1.8p23f) + MIDDLE_16);
 	}
 }
 
@@ -227,7 +228,7 @@ store_block(const q3_planes *p, size_t at, int r, const row_block *b)
 		((uint16_t *) p->offset)[at * Q3_PANEL_ROWS + (size_t) r] = b->offset;
 }
 
-/* A row of w; floats: its weights, for 16-bit sources; row < 0: a row of zeros. */
+/* A row of w, or of zeros if there is none; floats: its weights, for 16-bit sources. */
 static void
 pack_row(const q3_planes *p, const q3_matrix *w, int32_t panel, int r, bool exists,
          const uint8_t *row, const float *floats)
@@ -265,7 +266,10 @@ q3_planes_pack(const q3_planes *p, const q3_matrix *w, int32_t panel_begin, int3
 			if (row < p->rows)
 			{
 				data += (size_t) row * w->row_bytes;
-				if (p->kind == Q3_PLANES_16)
+				if (w->type == Q3_BF16)
+					for (int32_t k = 0; k < p->cols; k++)
+						scratch[k] = bf16_to_float(load_u16(data + 2 * k));
+				else if (p->kind == Q3_PLANES_16)
 					q3_kernels_scalar.dequantize(w->type, data, p->cols, scratch);
 			}
 			pack_row(p, w, panel, r, row < p->rows, data, scratch);

@@ -20,7 +20,10 @@ static const char *const names[] = {"scalar", "avx2", "avx512", "avx512vnni"};
 size_t
 q3_matmul_scratch(void)
 {
-	return sizeof(float) * (MAX_PANEL * SLICE + (size_t) BLOCK_ROWS * BLOCK_TOKENS * MAX_VL);
+	const size_t plain =
+	    sizeof(float) * (MAX_PANEL * SLICE + (size_t) BLOCK_ROWS * BLOCK_TOKENS * MAX_VL);
+
+	return plain > PLANES_SCRATCH ? plain : PLANES_SCRATCH;
 }
 
 size_t

@@ -15,7 +15,7 @@
 #include "vec.h"
 
 #define VL 16
-#define INT8_TOKENS 8    /* tokens with one vector of rows of packed matrices */
+#define INT8_TOKENS 6    /* tokens with one vector of rows of packed matrices */
 #define PLANES_TOKENS 12 /* tokens x 2 vectors of rows of packed matrices */
 #define PANEL 8          /* rows in a panel: 8 x 3 accumulators of the 32 registers */
 #define TILE 3           /* tokens */

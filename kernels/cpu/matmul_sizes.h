@@ -18,4 +18,12 @@
 #define MAX_PANEL 8
 #define MAX_VL 16
 
+/*
+ * Packed matrices: columns of a slice that is unpacked to floats (two vectors of rows: 64 KB), and
+ * tokens whose accumulators may rest beside it.
+ */
+#define SLICE_COLUMNS 512
+#define REST_TOKENS 512
+#define PLANES_SCRATCH (sizeof(float) * 2 * MAX_VL * (SLICE_COLUMNS + REST_TOKENS))
+
 #endif

@@ -101,11 +101,9 @@ DEFINE_INT8(1)
 DEFINE_INT8(2)
 DEFINE_INT8(3)
 DEFINE_INT8(4)
-#if INT8_TOKENS == 8
+#if INT8_TOKENS == 6
 DEFINE_INT8(5)
 DEFINE_INT8(6)
-DEFINE_INT8(7)
-DEFINE_INT8(8)
 #endif
 
 typedef void (*int8_fn)(const int8_rows *w, int32_t n_blocks, const q3_acts *x, float *const *y,
@@ -118,11 +116,9 @@ static const int8_fn int8_tiles[2][INT8_TOKENS] = {
         int8_bytes_2,
         int8_bytes_3,
         int8_bytes_4,
-#if INT8_TOKENS == 8
+#if INT8_TOKENS == 6
         int8_bytes_5,
         int8_bytes_6,
-        int8_bytes_7,
-        int8_bytes_8,
 #endif
     },
     {
@@ -130,11 +126,9 @@ static const int8_fn int8_tiles[2][INT8_TOKENS] = {
         int8_nibbles_2,
         int8_nibbles_3,
         int8_nibbles_4,
-#if INT8_TOKENS == 8
+#if INT8_TOKENS == 6
         int8_nibbles_5,
         int8_nibbles_6,
-        int8_nibbles_7,
-        int8_nibbles_8,
 #endif
     },
 };

@@ -10,8 +10,7 @@
 #include "planes_layout.h"
 
 #define PANEL_VECTORS (Q3_PANEL_ROWS / VL)
-#define SLICE_COLUMNS 512 /* two vectors of rows: 64 KB */
-#define CHAINS 4          /* vectors of rows at a time for one token */
+#define CHAINS 4 /* vectors of rows at a time for one token */
 
 /* ---- Activations ---- */
 
@@ -206,17 +205,23 @@ unpack_columns(const q3_planes *w, const q3_planes_kind kind, int32_t first, int
 		}
 }
 
-/* n tokens (a constant); n_rows of the two vectors exist. */
+/*
+ * n tokens (a constant); n_rows of the two vectors exist. from and to: where accumulators rest
+ * between slices, [token][2 vectors]; NULL for the first, or last, slice.
+ */
 INLINE void
 planes_tile(const float *weights, int32_t n_columns, const float *x, size_t ldx, const int n,
-            bool first, float *const *y, int32_t r, int n_rows)
+            const float *from, float *to, float *const *y, int32_t r, int n_rows)
 {
-	int rows[2] = {n_rows < VL ? n_rows : VL, n_rows < VL ? 0 : n_rows - VL};
 	V acc[PLANES_TOKENS][2];
 
 	foreach (t, n)
 		foreach (i, 2)
-			acc[t][i] = first || rows[i] == 0 ? v_zero() : v_load_first(y[t] + r + i * VL, rows[i]);
+			acc[t][i] = v_zero();
+	if (from != NULL)
+		foreach (t, n)
+			foreach (i, 2)
+				acc[t][i] = v_load(from + (t * 2 + i) * VL);
 	for (int32_t k = 0; k < n_columns; k++)
 	{
 		V w0 = v_load(weights + k * 2 * VL), w1 = v_load(weights + k * 2 * VL + VL);
@@ -233,19 +238,29 @@ planes_tile(const float *weights, int32_t n_columns, const float *x, size_t ldx,
 		}
 	}
 	foreach (t, n)
-		foreach (i, 2)
-			if (rows[i] > 0)
-				v_store_first(y[t] + r + i * VL, acc[t][i], rows[i]);
+		if (to != NULL)
+		{
+			v_store(to + t * 2 * VL, acc[t][0]);
+			v_store(to + (t * 2 + 1) * VL, acc[t][1]);
+		}
+		else
+		{
+			v_store_first(y[t] + r, acc[t][0], n_rows < VL ? n_rows : VL);
+			if (n_rows > VL)
+				v_store_first(y[t] + r + VL, acc[t][1], n_rows - VL);
+		}
 }
 
 typedef void (*planes_tile_fn)(const float *weights, int32_t n_columns, const float *x, size_t ldx,
-                               bool first, float *const *y, int32_t r, int n_rows);
+                               const float *from, float *to, float *const *y, int32_t r,
+                               int n_rows);
 
 #define DEFINE_PLANES_TILE(N)                                                                      \
 	static void planes_tile_##N(const float *weights, int32_t n_columns, const float *x,           \
-	                            size_t ldx, bool first, float *const *y, int32_t r, int n_rows)    \
+	                            size_t ldx, const float *from, float *to, float *const *y,         \
+	                            int32_t r, int n_rows)                                             \
 	{                                                                                              \
-		planes_tile(weights, n_columns, x, ldx, N, first, y, r, n_rows);                           \
+		planes_tile(weights, n_columns, x, ldx, N, from, to, y, r, n_rows);                        \
 	}
 
 DEFINE_PLANES_TILE(1)
@@ -270,34 +285,47 @@ static const planes_tile_fn planes_tiles[PLANES_TOKENS] = {
 #endif
 };
 
+/* Two vectors of rows with at most REST_TOKENS tokens. */
+INLINE void
+planes_rows(const q3_planes *w, const q3_planes_kind kind, int32_t r, int n_rows, const float *x,
+            size_t ldx, int32_t n_tokens, float *const *y, float *slice)
+{
+	int32_t n_tiles = (n_tokens + PLANES_TOKENS - 1) / PLANES_TOKENS;
+	float *rest = slice + SLICE_COLUMNS * 2 * VL;
+
+	for (int32_t col = 0; col < w->cols; col += SLICE_COLUMNS)
+	{
+		bool last = w->cols - col <= SLICE_COLUMNS;
+		int32_t n_columns = last ? w->cols - col : SLICE_COLUMNS;
+
+		unpack_columns(w, kind, r / VL, n_rows > VL ? 2 : 1, col / Q3_PLANE_BLOCK,
+		               n_columns / Q3_PLANE_BLOCK, slice);
+		for (int32_t i = 0, t = 0; i < n_tiles; i++)
+		{
+			int32_t n = n_tokens / n_tiles + (i < n_tokens % n_tiles ? 1 : 0);
+			float *at = rest + t * 2 * VL;
+
+			planes_tiles[n - 1](slice, n_columns, x + (size_t) t * ldx + col, ldx,
+			                    col == 0 ? NULL : at, last ? NULL : at, y + t, r, n_rows);
+			t += n;
+		}
+	}
+}
+
 INLINE void
 matmul_planes_of(const q3_planes *w, const q3_planes_kind kind, int32_t row_begin, int32_t row_end,
                  const float *x, size_t ldx, int32_t n_tokens, float *const *y, float *slice)
 {
-	int32_t n_tiles = (n_tokens + PLANES_TOKENS - 1) / PLANES_TOKENS;
-
 	if (n_tokens == 1)
 	{
 		planes_one(w, kind, row_begin, row_end, x, y[0]);
 		return;
 	}
-	for (int32_t r = row_begin; r < row_end; r += 2 * VL)
-		for (int32_t col = 0; col < w->cols; col += SLICE_COLUMNS)
-		{
-			int32_t n_columns = w->cols - col < SLICE_COLUMNS ? w->cols - col : SLICE_COLUMNS;
-			int n_rows = row_end - r < 2 * VL ? row_end - r : 2 * VL;
-
-			unpack_columns(w, kind, r / VL, n_rows > VL ? 2 : 1, col / Q3_PLANE_BLOCK,
-			               n_columns / Q3_PLANE_BLOCK, slice);
-			for (int32_t i = 0, t = 0; i < n_tiles; i++)
-			{
-				int32_t n = n_tokens / n_tiles + (i < n_tokens % n_tiles ? 1 : 0);
-
-				planes_tiles[n - 1](slice, n_columns, x + (size_t) t * ldx + col, ldx, col == 0,
-				                    y + t, r, n_rows);
-				t += n;
-			}
-		}
+	for (int32_t t = 0; t < n_tokens; t += REST_TOKENS)
+		for (int32_t r = row_begin; r < row_end; r += 2 * VL)
+			planes_rows(w, kind, r, row_end - r < 2 * VL ? row_end - r : 2 * VL,
+			            x + (size_t) t * ldx, ldx,
+			            n_tokens - t < REST_TOKENS ? n_tokens - t : REST_TOKENS, y + t, slice);
 }
 
 static void

@@ -13,7 +13,6 @@
 
 #define TILE_TOKENS 6
 #define TILE_PANELS 2
-#define REST_TOKENS 512 /* tokens whose accumulators may rest */
 #define SLICE_BLOCKS 16 /* columns of an unpacked slice, in blocks: 16 KB */
 #define UNPACKED_BLOCK (2 * NIBBLE_BLOCK)
 /* Bytes, scales and offsets */
@@ -440,3 +439,7 @@ vnni_matmul_int8(const q3_planes *w, int bits, int32_t row_begin, int32_t row_en
 #undef DEFINE_PACKED_TILE
 #undef DEFINE_TILES
 #undef ALL
+
+_Static_assert(UNPACKED_SLICE + REST_TOKENS * TILE_PANELS * Q3_PANEL_ROWS * sizeof(float) <=
+                   PLANES_SCRATCH,
+               "q3_matmul_scratch() is too small");

@@ -9,11 +9,13 @@
 #include <string.h>
 
 #define MAX_BATCH 64
+#define MAX_REPETITIONS 1000
 
 typedef struct bench_options
 {
 	q3_tool_model model;
-	int32_t n_prompt, n_decode, repetitions, depth, batch;
+	int32_t n_prompt, n_decode, repetitions, depth, batch; /* of the test that runs */
+	q3_option_list tests;
 	int32_t *tokens; /* as many as the longest run has */
 	float *logits;   /* [batch][n_vocab] */
 	double *seconds; /* [repetitions] */
@@ -152,6 +154,7 @@ report(bench_options *o, const char *test, int32_t n, int32_t batch)
 	return q3_tool_print(json, false);
 }
 
+/* The tests that the plain options ask for. */
 static int
 run(bench_options *o)
 {
@@ -170,28 +173,80 @@ run(bench_options *o)
 	return code != Q3_OK ? q3_tool_error(&err) : status;
 }
 
-static int32_t
-max3(int32_t a, int32_t b, int32_t c)
+/* "pp64@512x3", "tg8/32": sets what run() reads. */
+static bool
+parse_test(bench_options *o, const char *text)
 {
-	int32_t m = a > b ? a : b;
+	bool prefill = strncmp(text, "pp", 2) == 0;
+	long values[4] = {0, 1, 0, 1}; /* tokens, batch, depth, repetitions */
+	static const long limits[4] = {1 << 20, MAX_BATCH, 1 << 20, MAX_REPETITIONS};
+	const char *signs = "/@x";
 
-	return m > c ? m : c;
+	if (!prefill && strncmp(text, "tg", 2) != 0)
+		return false;
+	for (int at = 0;;)
+	{
+		char *end = NULL;
+
+		text += at == 0 ? 2 : 1;
+		values[at] = text[0] >= '0' && text[0] <= '9' ? strtol(text, &end, 10) : -1;
+		if (values[at] < (at != 2) || values[at] > limits[at] || (prefill && values[1] != 1))
+			return false;
+		if (*end == '\0')
+			break;
+		if (strchr(signs, *end) == NULL)
+			return false;
+		at = (int) (strchr(signs, *end) - signs) + 1;
+		text = end;
+	}
+	o->n_prompt = prefill ? (int32_t) values[0] : 0;
+	o->n_decode = prefill ? 0 : (int32_t) values[0];
+	o->batch = (int32_t) values[1];
+	o->depth = (int32_t) values[2];
+	o->repetitions = (int32_t) values[3];
+	return true;
+}
+
+/* The tests of --test, after a short prefill that warms up. */
+static int
+run_list(bench_options *o)
+{
+	q3_error err = {0};
+	double seconds;
+	int status = 0;
+
+	o->n_prompt = 8;
+	o->depth = 0;
+	if (time_prefill(o, &seconds, &err) != Q3_OK)
+		return q3_tool_error(&err);
+	for (int i = 0; i < o->tests.n && status == 0; i++)
+	{
+		parse_test(o, o->tests.items[i]);
+		status = run(o);
+		fflush(stdout);
+	}
+	return status;
+}
+
+static int32_t
+max(int32_t a, int32_t b)
+{
+	return a > b ? a : b;
 }
 
 /* Any tokens will do; these are the same in every run. */
 static bool
-allocate(bench_options *o)
+allocate(bench_options *o, int32_t n_tokens, int32_t batch)
 {
-	int32_t n = max3(o->n_prompt, o->n_decode, o->depth);
 	size_t n_vocab = (size_t) q3_model_get_info(o->model.model)->n_vocab;
 	uint32_t state = 1;
 
-	o->tokens = malloc(sizeof(*o->tokens) * (size_t) (n > 0 ? n : 1));
-	o->logits = malloc(sizeof(float) * n_vocab * (size_t) o->batch);
-	o->seconds = calloc((size_t) o->repetitions, sizeof(double));
+	o->tokens = malloc(sizeof(*o->tokens) * (size_t) n_tokens);
+	o->logits = malloc(sizeof(float) * n_vocab * (size_t) batch);
+	o->seconds = calloc(MAX_REPETITIONS, sizeof(double));
 	if (o->tokens == NULL || o->logits == NULL || o->seconds == NULL)
 		return false;
-	for (int32_t i = 0; i < n; i++)
+	for (int32_t i = 0; i < n_tokens; i++)
 	{
 		state = state * 1664525u + 1013904223u;
 		o->tokens[i] = (int32_t) ((state >> 8) % n_vocab);
@@ -202,18 +257,31 @@ allocate(bench_options *o)
 static int
 bench(bench_options *o)
 {
+	int32_t n = 8, batch = 1, kv = 0;
 	int code;
 
-	o->model.context_length = o->depth + max3(o->n_prompt, o->n_decode, 1);
-	o->model.kv_sequences = o->batch;
+	/* As much of everything as the largest test needs. */
+	for (int i = 0; i < max(o->tests.n, 1); i++)
+	{
+		int32_t length;
+
+		if (o->tests.n > 0)
+			parse_test(o, o->tests.items[i]);
+		length = o->depth + max(o->n_prompt, o->n_decode);
+		n = max(n, length);
+		batch = max(batch, o->batch);
+		kv = max(kv, o->batch * (length + 256));
+	}
+	o->model.context_length = n;
+	o->model.kv_sequences = (kv + n + 255) / (n + 256);
 	code = q3_tool_model_open(&o->model);
-	if (code == 0 && !allocate(o))
+	if (code == 0 && !allocate(o, n, batch))
 	{
 		fprintf(stderr, "qwen3dm-engine: out of memory\n");
 		code = 1;
 	}
 	if (code == 0)
-		code = run(o);
+		code = o->tests.n > 0 ? run_list(o) : run(o);
 	free(o->tokens);
 	free(o->logits);
 	free(o->seconds);
@@ -237,8 +305,10 @@ parse(bench_options *o, int argc, char **argv)
 	     "tokens in the context before (default: 0)"},
 	    {"batch", 'b', Q3_OPT_INT, &o->batch, NULL, 1, MAX_BATCH, "N",
 	     "sequences decoded together (default: 1)"},
-	    {"repetitions", 'r', Q3_OPT_INT, &o->repetitions, NULL, 1, 1000, "N",
+	    {"repetitions", 'r', Q3_OPT_INT, &o->repetitions, NULL, 1, MAX_REPETITIONS, "N",
 	     "runs of each test (default: 3)"},
+	    {"test", 0, Q3_OPT_LIST, &o->tests, NULL, 0, 0, "TEST",
+	     "instead of those five: pp64, pp64@512x3 (depth, runs), tg8/32 (batch), ..."},
 	    {"max-batch-tokens", 0, Q3_OPT_INT, &o->model.max_batch_tokens, NULL, 0, 1 << 20, "N",
 	     "most tokens in one forward pass (default: 512)"},
 	    Q3_TOOL_KV_OPTION(o->model),
@@ -257,6 +327,10 @@ parse(bench_options *o, int argc, char **argv)
 	if (code >= 0)
 		return code;
 	code = q3_tool_model_check(&o->model, c.name);
+	for (int i = 0; i < o->tests.n && code == 0; i++)
+		if (!parse_test(o, o->tests.items[i]))
+			code =
+			    q3_tool_usage(c.name, "invalid value \"%s\" for option --test", o->tests.items[i]);
 	return code == 0 ? -1 : code;
 }
 
@@ -266,5 +340,8 @@ q3_tool_bench(int argc, char **argv)
 	bench_options o = {.n_prompt = 512, .n_decode = 64, .repetitions = 3, .batch = 1};
 	int code = parse(&o, argc, argv);
 
-	return code < 0 ? bench(&o) : code;
+	if (code < 0)
+		code = bench(&o);
+	free(o.tests.items);
+	return code;
 }

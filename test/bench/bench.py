@@ -13,7 +13,7 @@ Environment:
 Every round measures the machine's peaks and then every cell (an engine, a file, a mode, a number of threads) in a
 process of its own, the two engines alternating. What counts is the ratio within a round; the tables show medians over
 the rounds. Tests: pp64 reads 64 tokens, pp64@512 after 512 others; tg64 writes 64 tokens one by one, tg64@512 after 512
-others; tb8/32 writes 8 tokens of 32 sequences at once; "busy": beside one process that never sleeps. x3: three runs, of
+others; tg8/32 writes 8 tokens of 32 sequences at once; "busy": beside one process that never sleeps. x3: three runs, of
 which the median counts. All tokens per second. Models and results (JSON) are left in WORKDIR.
 """
 import datetime
@@ -93,8 +93,8 @@ def cells(size):
             Cell(e, "Q8_0", "efficient 8", 2, "pp64x3 tg32", True),
         ]
     return [
-        Cell(e, "Q8_0", "efficient 8", 2, "pp16x3 pp30x3 pp64x3 pp512x2 tg64 tg64@512 tb8/32"),
-        Cell(ll, "Q8_0", "", 2, "pp16x3 pp30x3 pp64x3 pp512 tg64 tg64@512 tb8/32"),
+        Cell(e, "Q8_0", "efficient 8", 2, "pp16x3 pp30x3 pp64x3 pp512x2 tg64 tg64@512 tg8/32"),
+        Cell(ll, "Q8_0", "", 2, "pp16x3 pp30x3 pp64x3 pp512 tg64 tg64@512 tg8/32"),
         Cell(e, "BF16", "efficient 8", 2, "pp64x3 pp512 tg64"),
         Cell(ll, "BF16", "", 2, "pp16x3 pp64x3 pp512 tg64"),
         Cell(e, "BF16", "precise", 2, "pp64x3 pp512 tg64"),
@@ -107,11 +107,6 @@ def cells(size):
         Cell(e, "Q8_0", "efficient 8", 2, "pp64x3 tg32", True), Cell(ll, "Q8_0", "", 2, "pp64x2 tg32", True),
         Cell(e, "Q8_0", "efficient 8", 2, f"pp64@{DEEP} tg32@{DEEP}"),
     ]
-
-
-def parse(test):
-    kind, n, batch, depth, runs = re.fullmatch(r"(pp|tg|tb)(\d+)(?:/(\d+))?(?:@(\d+))?(?:x(\d+))?", test).groups()
-    return kind, int(n), int(batch or 1), int(depth or 0), int(runs or 1)
 
 
 def bare(test):
@@ -137,10 +132,10 @@ class Bench:
         self.peaks_program, self.workdir = peaks, workdir
         # A copy, so that a build meanwhile does not change what is measured.
         self.engine = shutil.copy(engine, os.path.join(workdir, "engine-under-test"))
-        self.bits = "--efficient-bits" in run([engine, "bench", "--help"])
         self.llama = self.find_llama()
         self.samples = {}  # size -> cell name -> test -> [tokens per second or None, one a round]
-        self.peaks, self.problems, self.sweep, self.kv = [], [], {}, "f32"
+        self.loads = []  # the system's load before each round; what is over 1 from the second on is somebody else's
+        self.peaks, self.problems, self.sweep, self.kv, self.isa = [], [], {}, "f32", None
 
     def find_llama(self):
         try:
@@ -166,37 +161,15 @@ class Bench:
         return {bare(line["test"]): statistics.median(line["tokens_per_second"]) for line in lines}
 
     def run_engine(self, path, mode, threads, tests):
-        """Tests of the same depth, batch and number of runs share a process, one of each kind."""
-        groups = {}
-        for test in tests:
-            kind, n, batch, depth, runs = parse(test)
-            key, slot = (batch, depth, runs), "-p" if kind == "pp" else "-n"
-            group = next((g for g in groups.setdefault(key, []) if slot not in g), None)
-            if group is None:
-                groups[key].append(group := {})
-            group[slot] = (n, test)
-        results = {}
-        for (batch, depth, runs), group_list in groups.items():
-            for group in group_list:
-                results.update(self.run_engine_group(path, mode, threads, batch, depth, runs, group))
-        return results
-
-    def run_engine_group(self, path, mode, threads, batch, depth, runs, group):
-        # A test of one run gets another before it that does not count: the first touches everything.
-        warm = "-p" not in group and runs == 1
-        prompt = 8 if warm else group.get("-p", (0,))[0]
-        command = [self.engine, "bench", "-m", path, "--mode", mode.split()[0], "-t", str(threads), "-d", str(depth),
-                   "-b", str(batch), "-r", str(runs), "-p", str(prompt), "-n", str(group.get("-n", (0,))[0])]
-        if self.bits and mode != "precise":
+        command = [self.engine, "bench", "-m", path, "--mode", mode.split()[0], "-t", str(threads)]
+        if mode != "precise":
             command += ["--efficient-bits", mode.split()[1]]
-        results = {}
-        for line in run(command).splitlines():
-            data = json.loads(line)
-            slot = "-p" if data["test"] == "prefill" else "-n"
-            self.kv, self.isa = data["kv"], data["isa"]
-            if slot in group:
-                results[bare(group[slot][1])] = data["tokens_per_second"]
-        return results
+        for test in tests:
+            command += ["--test", test]
+        lines = [json.loads(line) for line in run(command).splitlines()]
+        for line in lines:
+            self.kv, self.isa = line["kv"], line["isa"]
+        return {bare(test): line["tokens_per_second"] for test, line in zip(tests, lines, strict=True)}
 
     def run_cell(self, size, cell):
         path = self.model(size, cell.model)
@@ -219,6 +192,7 @@ class Bench:
 
     def round(self, number):
         start = time.monotonic()
+        self.loads.append(os.getloadavg()[0])
         self.peaks.append(json.loads(run([self.peaks_program])))
         for size in SIZES:
             store = self.samples.setdefault(size, {})
@@ -230,10 +204,8 @@ class Bench:
 
     def run_sweep(self):
         """Prefill of every kind of length, once: is there a cliff?"""
-        path = self.model("0.6B", "Q8_0")
-        for n in LENGTHS:
-            results = self.run_engine(path, "efficient 8", 2, [f"pp{n}x7"])
-            self.sweep[n] = results[f"pp{n}"]
+        results = self.run_engine(self.model("0.6B", "Q8_0"), "efficient 8", 2, [f"pp{n}x7" for n in LENGTHS])
+        self.sweep = {n: results[f"pp{n}"] for n in LENGTHS}
 
     # -- reading the samples ---------------------------------------------------------------
 
@@ -299,7 +271,7 @@ def goals(bench, size):
     versus("decode, 2 threads, 4-bit vs Q4_0", engine(e4, "BF16", decode), llama("Q4_0", decode), 1.3)
     versus("decode at depth 512, 8-bit vs Q8_0", engine(e8, "Q8_0", "tg64@512"), llama("Q8_0", "tg64@512"), None)
     versus("decode at depth 512, 4-bit vs Q4_0", engine(e4, "BF16", "tg64@512"), llama("Q4_0", "tg64@512"), None)
-    versus("32 sequences together, 8-bit vs Q8_0", engine(e8, "Q8_0", "tb8/32"), llama("Q8_0", "tb8/32"), 4.0)
+    versus("32 sequences together, 8-bit vs Q8_0", engine(e8, "Q8_0", "tg8/32"), llama("Q8_0", "tg8/32"), 4.0)
     for n in (64, 512):
         versus(f"precise prefill {n} vs F32", engine("precise", "BF16", f"pp{n}"), llama("F32", f"pp{n}"), 1.6)
     versus("precise decode vs BF16", engine("precise", "BF16", decode), llama("BF16", decode), 0.95)
@@ -347,7 +319,7 @@ def print_goals(bench, size, table):
     for claim, ours, other, ratios, goal, at_least in table:
         ratio = median(ratios)
         met = "" if goal is None or ratio is None else "met" if (ratio >= goal) == at_least or ratio == goal else "MISSED"
-        print(f"  {claim:60} {ours:8.4g} {other if other is None else format(other, '.4g')!s:>8} "
+        print(f"  {claim:60} {ours:8.4g} {'-' if other is None else format(other, '.4g'):>8} "
               f"{'' if ratio is None else format(ratio, '.2f'):>7} "
               f"{'' if goal is None else ('>= ' if at_least else '<= ') + format(goal, 'g'):>7} {met}")
 
@@ -405,8 +377,8 @@ def report(bench, started):
         if tables[size]:
             print_goals(bench, size, tables[size])
     result = {
-        "started": started, "commit": commit(), "machine": machine(), "rounds": ROUNDS, "quick": QUICK,
-        "llama.cpp": bench.llama, "kv": bench.kv, "peaks": bench.peaks, "samples": bench.samples,
+        "started": started, "commit": commit(), "machine": machine(), "rounds": ROUNDS, "quick": QUICK, "load": bench.loads,
+        "llama.cpp": bench.llama, "isa": bench.isa, "kv": bench.kv, "peaks": bench.peaks, "samples": bench.samples,
         "prefill_by_length": bench.sweep, "worst_step_down": cliff, "problems": bench.problems,
         "goals": {size: [{"claim": c.strip(), "ours": o, "other": t, "ratios": r, "ratio": median(r), "goal": g,
                           "at_least": a} for c, o, t, r, g, a in rows] for size, rows in tables.items()},
@@ -428,8 +400,8 @@ def main():
     info = machine()
     print(f"{info['cpu']}, {info['cpus']} processors; commit {commit()}")
     print(f"llama.cpp: {bench.llama or 'not found, so ours alone (see QWEN3DM_BENCH_PYTHON)'}")
-    if not bench.bits:
-        print("this engine has no --efficient-bits: its 4-bit rows are what mode efficient does")
+    if os.getloadavg()[0] > 0.5:
+        print(f"the machine is not quiet (load {os.getloadavg()[0]:.1f}): these figures will not mean much")
     for size in SIZES:
         for cell in bench.wanted(size):
             bench.model(size, cell.model)

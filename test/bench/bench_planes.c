@@ -5,8 +5,9 @@
  *
  *   make build/bench/bench_planes && build/bench/bench_planes [ISA [ROWS COLS]]
  *
- * Weights are spread over more matrices than the second cache holds. The median of several rounds
- * is printed, and the best behind a slash: on a shared machine the difference is the neighbours.
+ * Weights are spread over more matrices than the second cache holds. Time is the thread's own, so
+ * that neighbours who take the processor away do not count (those who share its memory do); the
+ * median of several rounds is printed, and the best behind a slash.
  */
 #include <stdio.h>
 #include <stdlib.h>

@@ -17,8 +17,8 @@ CHUNK = 512  # tokens of a batch, as the engine's default
 
 
 def parse(test):
-    """pp64@512x3 -> kind, n, depth, runs; tg64@512, tb8/32 (32 sequences, 8 steps)."""
-    kind, n, batch, depth, runs = re.fullmatch(r"(pp|tg|tb)(\d+)(?:/(\d+))?(?:@(\d+))?(?:x(\d+))?", test).groups()
+    """pp64@512x3 -> kind, n, depth, runs; tg64@512, tg8/32 (8 steps of 32 sequences)."""
+    kind, n, batch, depth, runs = re.fullmatch(r"(pp|tg)(\d+)(?:/(\d+))?(?:@(\d+))?(?:x(\d+))?", test).groups()
     return kind, int(n), int(batch or 1), int(depth or 0), int(runs or 1)
 
 

@@ -7,8 +7,8 @@ For every architecture and tensor type, and for some unusual shapes, builds a sm
 `ENGINE logits` on a prompt, and prints the relative error ||logits - reference|| / ||reference|| of the worst position:
 in mode precise with F32 and with F16 keys and values, in mode precise with --exact-weights, and in mode efficient with 8
 and with 4 bits. Packing rounds weights of 16 and 32 bits: there the limit for precise is 1e-3, else 1e-4; for F16 keys
-and values 2e-3 and 1e-3; with --exact-weights 1e-4. Those for efficient only tell a rounding from a mistake; at 4 bits of 16 they are
-as far off as such weights are from real ones. Exit status 1 if anything is above.
+and values 2e-3 and 1e-3; with --exact-weights 1e-4. The limits for efficient only tell rounding from mistakes: random
+weights suffer more from it than trained ones. Exit status 1 if anything is above.
 """
 import argparse
 import os

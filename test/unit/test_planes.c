@@ -275,13 +275,15 @@ test_quantize(void **state)
 
 /* ---- Products ---- */
 
-#define MAX_TOKENS 40
+#define MANY_TOKENS 530 /* more than accumulators may rest for at a time */
+
+static int max_tokens = 40;
 
 typedef struct product
 {
 	packed m;
 	q3_acts acts;
-	float *x, *y, *rows[MAX_TOKENS];
+	float *x, *y, *rows[MANY_TOKENS];
 	double *right, *size; /* expected(), [tokens][rows] */
 	void *scratch;
 	size_t ldx;
@@ -294,21 +296,21 @@ begin_product(product *p, q3_dtype type, int32_t rows, int32_t cols)
 
 	pack(&p->m, type, rows, cols);
 	p->ldx = (size_t) cols + 16;
-	p->x = test_malloc(MAX_TOKENS * p->ldx * sizeof(float));
-	for (size_t i = 0; i < MAX_TOKENS * p->ldx; i++)
+	p->x = test_malloc((size_t) max_tokens * p->ldx * sizeof(float));
+	for (size_t i = 0; i < (size_t) max_tokens * p->ldx; i++)
 		p->x[i] = random_float();
 	p->acts.cols = cols;
-	p->acts.q = test_malloc(MAX_TOKENS * (size_t) cols);
-	p->acts.scale = test_malloc(MAX_TOKENS * blocks * sizeof(float));
-	p->acts.sum = test_malloc(MAX_TOKENS * blocks * sizeof(int32_t));
-	for (size_t t = 0; t < MAX_TOKENS; t++)
+	p->acts.q = test_malloc((size_t) max_tokens * (size_t) cols);
+	p->acts.scale = test_malloc((size_t) max_tokens * blocks * sizeof(float));
+	p->acts.sum = test_malloc((size_t) max_tokens * blocks * sizeof(int32_t));
+	for (size_t t = 0; t < (size_t) max_tokens; t++)
 		q3_kernels_get("scalar")->quantize(p->x + t * p->ldx, cols, p->acts.q + t * (size_t) cols,
 		                                   p->acts.scale + t * blocks, p->acts.sum + t * blocks);
-	p->y = test_malloc(MAX_TOKENS * (size_t) (rows + 1) * sizeof(float));
-	for (int t = 0; t < MAX_TOKENS; t++)
+	p->y = test_malloc((size_t) max_tokens * (size_t) (rows + 1) * sizeof(float));
+	for (int t = 0; t < max_tokens; t++)
 		p->rows[t] = p->y + t * (rows + 1);
-	p->right = test_malloc(MAX_TOKENS * (size_t) rows * sizeof(double));
-	p->size = test_malloc(MAX_TOKENS * (size_t) rows * sizeof(double));
+	p->right = test_malloc((size_t) max_tokens * (size_t) rows * sizeof(double));
+	p->size = test_malloc((size_t) max_tokens * (size_t) rows * sizeof(double));
 	p->scratch = aligned(q3_matmul_scratch());
 }
 
@@ -373,14 +375,14 @@ expect(product *p, int bits)
 {
 	int32_t rows = p->m.p.rows, cols = p->acts.cols;
 
-	memset(p->right, 0, MAX_TOKENS * (size_t) rows * sizeof(double));
-	memset(p->size, 0, MAX_TOKENS * (size_t) rows * sizeof(double));
+	memset(p->right, 0, (size_t) max_tokens * (size_t) rows * sizeof(double));
+	memset(p->size, 0, (size_t) max_tokens * (size_t) rows * sizeof(double));
 	for (int32_t r = 0; r < rows; r++)
 		for (int32_t k = 0; k < cols; k++)
 		{
 			double w = weight_at(p, r, k, bits);
 
-			for (int32_t t = 0; t < MAX_TOKENS; t++)
+			for (int32_t t = 0; t < max_tokens; t++)
 			{
 				int32_t at = t * cols + k;
 				double x = bits == 0 ? p->x[(size_t) t * p->ldx + (size_t) k]
@@ -397,13 +399,13 @@ check_product(product *p, const q3_kernels *k, int bits)
 {
 	static const int tokens[] = {1, 2, 3, 4, 5, 6, 7, 8, 11, 13, 25};
 	int32_t rows = p->m.p.rows;
-	float *first = test_malloc(MAX_TOKENS * (size_t) (rows + 1) * sizeof(float));
+	float *first = test_malloc((size_t) max_tokens * (size_t) (rows + 1) * sizeof(float));
 
-	for (int t = 0; t < MAX_TOKENS; t++)
+	for (int t = 0; t < max_tokens; t++)
 		for (int32_t r = 0; r <= rows; r++)
 			p->rows[t][r] = 1e30f;
-	run(p, k, bits, 0, rows, 0, MAX_TOKENS);
-	for (int t = 0; t < MAX_TOKENS; t++)
+	run(p, k, bits, 0, rows, 0, max_tokens);
+	for (int t = 0; t < max_tokens; t++)
 	{
 		for (int32_t r = 0; r < rows; r++)
 		{
@@ -417,20 +419,20 @@ check_product(product *p, const q3_kernels *k, int bits)
 		}
 		assert_true(p->rows[t][rows] == 1e30f); /* nothing beyond the last row */
 	}
-	memcpy(first, p->y, MAX_TOKENS * (size_t) (rows + 1) * sizeof(float));
+	memcpy(first, p->y, (size_t) max_tokens * (size_t) (rows + 1) * sizeof(float));
 	/* Any number of tokens, any ranges of rows: the same bits. */
 	for (size_t i = 0; i < sizeof(tokens) / sizeof(tokens[0]); i++)
 	{
 		int32_t step = 16 << (i % 5);
 
-		memset(p->y, 0x7f, MAX_TOKENS * (size_t) (rows + 1) * sizeof(float));
-		for (int t = 0; t < MAX_TOKENS; t++)
+		memset(p->y, 0x7f, (size_t) max_tokens * (size_t) (rows + 1) * sizeof(float));
+		for (int t = 0; t < max_tokens; t++)
 			p->rows[t][rows] = 1e30f;
-		for (int t = 0; t < MAX_TOKENS; t += tokens[i])
+		for (int t = 0; t < max_tokens; t += tokens[i])
 			for (int32_t r = 0; r < rows; r += step)
 				run(p, k, bits, r, r + step < rows ? r + step : rows, t,
-				    MAX_TOKENS - t < tokens[i] ? MAX_TOKENS - t : tokens[i]);
-		assert_memory_equal(p->y, first, MAX_TOKENS * (size_t) (rows + 1) * sizeof(float));
+				    max_tokens - t < tokens[i] ? max_tokens - t : tokens[i]);
+		assert_memory_equal(p->y, first, (size_t) max_tokens * (size_t) (rows + 1) * sizeof(float));
 	}
 	test_free(first);
 }
@@ -478,13 +480,35 @@ test_limits(void **state)
 				memset((void *) p.m.p.lo, sign & 1 ? 0xff : 0, 32 * 64 / 2);
 				for (int32_t r = 0; r < 32; r++)
 					q3_planes_row(&p.m.p, r, p.m.unpacked + r * 64);
-				memset(p.acts.q, sign & 2 ? 127 : -127, MAX_TOKENS * 64);
-				for (int j = 0; j < MAX_TOKENS * 2; j++)
+				memset(p.acts.q, sign & 2 ? 127 : -127, (size_t) max_tokens * 64);
+				for (int j = 0; j < max_tokens * 2; j++)
 					p.acts.sum[j] = -128 * 32 * (sign & 2 ? 127 : -127);
 				expect(&p, bits);
 				check_product(&p, k, bits);
 				end_product(&p);
 			}
+}
+
+/* More tokens than one pass takes, and several slices. */
+static void
+test_many_tokens(void **state)
+{
+	const q3_kernels *k;
+
+	(void) state;
+	random_state = 5;
+	max_tokens = MANY_TOKENS;
+	for (int bits = 0; bits <= 8; bits += 8)
+	{
+		product p;
+
+		begin_product(&p, Q3_BF16, 20, 576);
+		expect(&p, bits);
+		for (int j = 0; (k = runnable(j)) != NULL; j++)
+			check_product(&p, k, bits);
+		end_product(&p);
+	}
+	max_tokens = 40;
 }
 
 int
@@ -497,6 +521,7 @@ main(void)
 	    cmocka_unit_test(test_quantize),
 	    cmocka_unit_test(test_products),
 	    cmocka_unit_test(test_limits),
+	    cmocka_unit_test(test_many_tokens),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
