@@ -274,6 +274,7 @@ bench(bench_options *o)
 	}
 	o->model.context_length = n;
 	o->model.kv_sequences = (kv + n + 255) / (n + 256);
+	o->model.packed = !o->model.exact_weights;
 	code = q3_tool_model_open(&o->model);
 	if (code == 0 && !allocate(o, n, batch))
 	{

@@ -156,7 +156,7 @@ parse(generate_options *o, int argc, char **argv)
 	     "longest sequence (default: the model's)"},
 	    Q3_TOOL_KV_OPTION(o->model),
 	    Q3_TOOL_BITS_OPTION(o->model),
-	    Q3_TOOL_EXACT_OPTION(o->model),
+	    Q3_TOOL_PACKED_OPTION(o->model),
 	    Q3_TOOL_THREADS_OPTION(o->model),
 	};
 	const q3_command_line c = {.name = "generate",

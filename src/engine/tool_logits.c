@@ -176,7 +176,7 @@ parse(logits_options *o, int argc, char **argv)
 	    Q3_TOOL_MODEL_OPTION(o->model),
 	    Q3_TOOL_MODE_OPTION(o->model),
 	    Q3_TOOL_BITS_OPTION(o->model),
-	    Q3_TOOL_EXACT_OPTION(o->model),
+	    Q3_TOOL_PACKED_OPTION(o->model),
 	    {"tokens", 0, Q3_OPT_STRING, &o->list, NULL, 0, 0, "IDS", "token ids, as 1,2,3"},
 	    {"all", 0, Q3_OPT_FLAG, &o->all, NULL, 0, 0, NULL, "every position, not only the last"},
 	    {"raw", 0, Q3_OPT_STRING, &o->raw, NULL, 0, 0, "OUT",

@@ -162,13 +162,15 @@ q3_tool_model_open(q3_tool_model *m)
 	                              .kv_f32 = m->kv == NULL || strcmp(m->kv, "f32") == 0,
 	                              .efficient_bits = m->efficient_bits,
 	                              .exact_weights = m->exact_weights};
+	/* What runs once, in mode precise, need not pack: it computes with the file's own weights. */
+	bool packed = m->packed || m->mode == Q3_EFFICIENT;
 	q3_pack_options pack = {.threads = m->threads};
 	q3_error err = {0};
 
 	m->model = q3_model_load(m->path, &load, &err);
 	if (m->model == NULL)
 		return q3_tool_error(&err);
-	if (q3_model_pack(m->model, &pack, &err) != Q3_OK)
+	if (packed && q3_model_pack(m->model, &pack, &err) != Q3_OK)
 		return q3_tool_error(&err);
 	if (m->kv_sequences > 0)
 		options.kv_bytes = kv_bytes_for(m, options.kv_f32);

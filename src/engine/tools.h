@@ -45,6 +45,7 @@ typedef struct q3_tool_model
 	uint64_t kv_bytes;
 	int32_t efficient_bits; /* 4, 8, or 0: 8 */
 	bool exact_weights;
+	bool packed;          /* pack the weights for mode precise, too, as the server does */
 	int32_t kv_sequences; /* instead of kv_bytes: room for so many of context_length; 0: off */
 
 	q3_mode mode;
@@ -83,6 +84,12 @@ typedef struct q3_tool_model
 	{                                                                                              \
 		"exact-weights", 0, Q3_OPT_FLAG, &(m).exact_weights, NULL, 0, 0, NULL,                     \
 		    "mode precise reads the file's own weights"                                            \
+	}
+
+#define Q3_TOOL_PACKED_OPTION(m)                                                                   \
+	{                                                                                              \
+		"packed", 0, Q3_OPT_FLAG, &(m).packed, NULL, 0, 0, NULL,                                   \
+		    "mode precise reads packed weights, as the server does (default: the file's own)"      \
 	}
 
 /* Checks strings and numbers: 0, or 2 after a message. */
