@@ -18,8 +18,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <openssl/evp.h>
+
 #define MATRICES_PER_LAYER 7
 #define PANELS_PER_CHUNK 4
+#define HASH_BYTES 32 /* SHA-256 */
 #define BYTE_ORDER_MARK 0x01020304u
 #define IMAGE_SEALS (F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE)
 
@@ -93,7 +96,7 @@ make_header(q3_model *m, size_t *header_bytes)
 	h->version = Q3_IMAGE_VERSION;
 	h->byte_order = BYTE_ORDER_MARK;
 	memcpy(h->digest, m->info.digest, strlen(m->info.digest));
-	h->image_bytes = align(*header_bytes, 4096);
+	h->image_bytes = align(*header_bytes + HASH_BYTES, 4096);
 	for (uint32_t i = 0; weights_at(m, i) != NULL; i++)
 	{
 		const q3_matrix *w = &weights_at(m, i)->file;
@@ -145,12 +148,31 @@ map_image(int fd, size_t bytes, int protection)
 	return base;
 }
 
+/* The hash of the planes, which stands behind the table; false if it cannot be computed. */
+static bool
+hash_planes(const char *base, const image_header *header, unsigned char *hash)
+{
+	uint64_t first = header->entries[0].offset;
+
+	return EVP_Digest(base + first, header->image_bytes - first, hash, NULL, EVP_sha256(), NULL) ==
+	       1;
+}
+
+static bool
+planes_are_intact(const char *base, const image_header *header, size_t header_bytes)
+{
+	unsigned char hash[EVP_MAX_MD_SIZE];
+
+	return hash_planes(base, header, hash) && memcmp(hash, base + header_bytes, HASH_BYTES) == 0;
+}
+
 /*
  * Maps what fd holds if it is exactly the image that header describes, and points the model's
- * matrices into it. On success the descriptor belongs to the model.
+ * matrices into it. On success the descriptor belongs to the model. check_planes: they come from a
+ * disk, which may have lost or changed some of their bytes.
  */
 static bool
-attach(q3_model *m, const image_header *header, size_t header_bytes, int fd)
+attach(q3_model *m, const image_header *header, size_t header_bytes, int fd, bool check_planes)
 {
 	struct stat st;
 	int seals = fcntl(fd, F_GET_SEALS); /* -1: no memfd */
@@ -162,7 +184,8 @@ attach(q3_model *m, const image_header *header, size_t header_bytes, int fd)
 	base = map_image(fd, header->image_bytes, PROT_READ);
 	if (base == NULL)
 		return false;
-	if (memcmp(base, header, header_bytes) != 0)
+	if (memcmp(base, header, header_bytes) != 0 ||
+	    (check_planes && !planes_are_intact(base, header, header_bytes)))
 	{
 		munmap(base, header->image_bytes);
 		return false;
@@ -242,11 +265,12 @@ pack_all(q3_model *m, const image_header *header, char *base, packing *p, q3_thr
 	}
 }
 
-/* Fills the file behind fd, which is empty, with the image. */
+/* Fills the file behind fd, which is empty, with the image; hashed: with the hash of its planes. */
 static q3_code
 fill(q3_model *m, const image_header *header, size_t header_bytes, int fd, const q3_pack_options *o,
-     q3_error *err)
+     bool hashed, q3_error *err)
 {
+	q3_code code = Q3_OK;
 	packing p = {.scratch_floats = 0};
 	int rc = posix_fallocate(fd, 0, (off_t) header->image_bytes);
 	q3_threads *threads;
@@ -268,16 +292,17 @@ fill(q3_model *m, const image_header *header, size_t header_bytes, int fd, const
 	{
 		pack_all(m, header, base, &p, threads, o);
 		memcpy(base, header, header_bytes);
+		if (hashed && !hash_planes(base, header, (unsigned char *) base + header_bytes))
+			code = q3_fail(err, Q3_ERR_INTERNAL, "could not compute the hash of the image");
 	}
 	else
-		q3_fail(err, Q3_ERR_MEMORY, "could not map %" PRIu64 " bytes for the image",
-		        header->image_bytes);
+		code = q3_fail(err, Q3_ERR_MEMORY, "could not map %" PRIu64 " bytes for the image",
+		               header->image_bytes);
 	q3_threads_free(threads);
-	rc = base != NULL && p.scratch != NULL;
 	free(p.scratch);
 	if (base != NULL)
 		munmap(base, header->image_bytes);
-	return rc ? Q3_OK : err->code;
+	return code;
 }
 
 /* In memory that nobody can change once it is packed. */
@@ -290,9 +315,9 @@ build(q3_model *m, const image_header *header, size_t header_bytes, const q3_pac
 
 	if (fd < 0)
 		return q3_fail(err, Q3_ERR_IO, "could not create the image: %s", strerror(errno));
-	code = fill(m, header, header_bytes, fd, o, err);
+	code = fill(m, header, header_bytes, fd, o, false, err);
 	if (code == Q3_OK && (fcntl(fd, F_ADD_SEALS, IMAGE_SEALS | F_SEAL_SEAL) != 0 ||
-	                      !attach(m, header, header_bytes, fd)))
+	                      !attach(m, header, header_bytes, fd, false)))
 		code = q3_fail(err, Q3_ERR_IO, "could not seal and map the image: %s", strerror(errno));
 	if (code != Q3_OK)
 		close(fd);
@@ -316,7 +341,8 @@ static void __attribute__((format(printf, 2, 3))) note_problem(q3_model *m, cons
 }
 
 static bool
-attach_cached(q3_model *m, const image_header *header, size_t header_bytes, const char *path)
+attach_cached(q3_model *m, const image_header *header, size_t header_bytes, const char *path,
+              bool check_planes)
 {
 	int fd = open(path, O_RDONLY | O_CLOEXEC);
 
@@ -326,7 +352,7 @@ attach_cached(q3_model *m, const image_header *header, size_t header_bytes, cons
 			note_problem(m, "could not open image \"%s\": %s", path, strerror(errno));
 		return false;
 	}
-	if (attach(m, header, header_bytes, fd))
+	if (attach(m, header, header_bytes, fd, check_planes))
 	{
 		m->image_info.source = Q3_IMAGE_CACHED;
 		return true;
@@ -382,7 +408,7 @@ build_cached(q3_model *m, const image_header *header, size_t header_bytes, const
 		note_problem(m, "could not write image \"%s\": %s", new_path, strerror(errno));
 		return false;
 	}
-	ok = fill(m, header, header_bytes, fd, o, &err) == Q3_OK;
+	ok = fill(m, header, header_bytes, fd, o, true, &err) == Q3_OK;
 	if (!ok)
 		note_problem(m, "could not write image \"%s\": %s", new_path, err.message);
 	else if (fsync(fd) != 0 || rename(new_path, path) != 0 || !sync_dir(o->cache_dir))
@@ -393,7 +419,7 @@ build_cached(q3_model *m, const image_header *header, size_t header_bytes, const
 	if (!ok)
 		unlink(new_path);
 	close(fd);
-	if (!ok || !attach_cached(m, header, header_bytes, path))
+	if (!ok || !attach_cached(m, header, header_bytes, path, false))
 		return false;
 	m->image_info.source = Q3_IMAGE_BUILT;
 	return true;
@@ -411,7 +437,7 @@ find_or_build(q3_model *m, const image_header *header, size_t header_bytes,
 
 	if (o->fd > 0)
 	{
-		if (known && attach(m, header, header_bytes, o->fd))
+		if (known && attach(m, header, header_bytes, o->fd, false))
 		{
 			m->image_info.source = Q3_IMAGE_KEPT;
 			return Q3_OK;
@@ -425,7 +451,7 @@ find_or_build(q3_model *m, const image_header *header, size_t header_bytes,
 		note_problem(m, "the name of the image cache is too long");
 		cache = false;
 	}
-	if (cache && (attach_cached(m, header, header_bytes, path) ||
+	if (cache && (attach_cached(m, header, header_bytes, path, true) ||
 	              build_cached(m, header, header_bytes, path, o)))
 		return Q3_OK;
 	return build(m, header, header_bytes, o, err);

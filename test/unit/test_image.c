@@ -381,6 +381,14 @@ test_cache(void **state)
 		change_byte(path, at);
 		assert_int_equal(pack_with(&mixed, dir, "damaged"), Q3_IMAGE_BUILT);
 	}
+	/* Or with the planes, anywhere. */
+	for (off_t at = 4096; at < st.st_size; at += st.st_size / 5)
+	{
+		change_byte(path, at);
+		assert_int_equal(pack_with(&mixed, dir, "damaged"), Q3_IMAGE_BUILT);
+	}
+	change_byte(path, st.st_size - 1);
+	assert_int_equal(pack_with(&mixed, dir, "damaged"), Q3_IMAGE_BUILT);
 	assert_int_equal(truncate(path, st.st_size / 2), 0);
 	assert_int_equal(pack_with(&mixed, dir, "damaged"), Q3_IMAGE_BUILT);
 	assert_int_equal(truncate(path, 0), 0);
