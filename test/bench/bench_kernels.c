@@ -15,6 +15,7 @@
 
 #include <cblas.h>
 
+#include "lab.h"
 #include "kernels.h"
 
 extern void openblas_set_num_threads(int n);
@@ -31,30 +32,6 @@ now(void)
 
 	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
 	return (double) t.tv_sec + (double) t.tv_nsec * 1e-9;
-}
-
-static uint32_t
-random_u32(void)
-{
-	static uint32_t state = 1;
-
-	state ^= state << 13;
-	state ^= state >> 17;
-	state ^= state << 5;
-	return state;
-}
-
-static void *
-allocate(size_t bytes)
-{
-	void *p = aligned_alloc(64, (bytes + 63) / 64 * 64);
-
-	if (p == NULL)
-	{
-		fprintf(stderr, "out of memory\n");
-		exit(1);
-	}
-	return p;
 }
 
 /* Random bytes, but every scale and every plain number is small and finite. */

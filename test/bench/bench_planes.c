@@ -14,6 +14,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "lab.h"
 #include "planes.h"
 
 #ifndef WEIGHT_BYTES
@@ -29,30 +30,6 @@ now(void)
 
 	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
 	return (double) t.tv_sec + (double) t.tv_nsec * 1e-9;
-}
-
-static uint32_t
-random_u32(void)
-{
-	static uint32_t state = 1;
-
-	state ^= state << 13;
-	state ^= state >> 17;
-	state ^= state << 5;
-	return state;
-}
-
-static void *
-allocate(size_t bytes)
-{
-	void *p = aligned_alloc(64, (bytes + 63) / 64 * 64);
-
-	if (p == NULL)
-	{
-		fprintf(stderr, "out of memory\n");
-		exit(1);
-	}
-	return p;
 }
 
 /* ---- What the machine can do: operations a second in registers, one thread ---- */

@@ -107,10 +107,12 @@ model()
 }
 
 # The models of the server tests: one that answers at once, one that takes about a minute for
-# everything it may say, so that something can happen meanwhile.
+# everything it may say, so that something can happen meanwhile, and one that thinks "ab" and then
+# says "cd", whatever it is asked.
 models()
 {
 	model tiny --seed 7
+	model thinking --L 1 --chain 'Ċ <think> a b </think> c d <|im_end|>'
 	model slow --L 16 --H 512 --F 1536 --nh 8 --nkv 4 --seed 7
 }
 
@@ -156,6 +158,7 @@ server_tests()
 		TESTDIR="$Q3_AREA/tmp" PG_TEST_PORT_DIR="$Q3_AREA/tmp/ports" \
 		PG_TEST_TIMEOUT_DEFAULT="${PG_TEST_TIMEOUT_DEFAULT:-60}" \
 		Q3_TINY_MODEL="$Q3_AREA/models/tiny.gguf" Q3_SLOW_MODEL="$Q3_AREA/models/slow.gguf" \
+		Q3_THINKING_MODEL="$Q3_AREA/models/thinking.gguf" \
 		prove "$@"
 }
 
