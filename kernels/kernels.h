@@ -73,7 +73,7 @@ typedef struct q3_kv_view
 	bool f32;              /* elements are F32; else F16 */
 } q3_kv_view;
 
-/* Matrices packed in planes of bits, and activations of 8 bits: see planes.h. */
+/* Matrices packed in planes of bits, and activations of 8 or 16 bits: see planes.h. */
 typedef struct q3_planes q3_planes;
 typedef struct q3_acts q3_acts;
 
@@ -97,17 +97,19 @@ typedef struct q3_kernels
 	               size_t ldx, int32_t n_tokens, float *const *y, void *scratch);
 
 	/*
-	 * One token's activations in 8 bits: q[cols], scale[cols / 32], sum[cols / 32] as q3_acts has
-	 * them. Every instruction set gives the same bits. cols is a multiple of 32.
+	 * cols activations of one token to where out points: q, scale and sum, and lo and lo_sum unless
+	 * out->lo is NULL. Every instruction set gives the same bits. cols is a multiple of 32.
 	 */
-	void (*quantize)(const float *x, int32_t cols, int8_t *q, float *scale, int32_t *sum);
+	void (*quantize)(const float *x, int32_t cols, const q3_acts *out);
 	/*
 	 * y[t][r] for row_begin <= r < row_end with the first 8 or 4 bits of each weight (PLANES_4 has
 	 * only 4), summed in float32 over blocks of 32 columns, ascending:
 	 *   8 bits: acc = fma(float(dot + sum), s * xscale, acc)
 	 *   4 bits: acc = fma(float(dot), s * xscale, fma(o, xscale * float(sum), acc))
-	 * dot is the exact sum of u * q, s and o / -128 are scale and offset of u at these bits. Scalar
-	 * kernels round where others fuse. row_begin is a multiple of 16.
+	 * dot is the exact sum of u * q, s and o / -128 are scale and offset of u at these bits. Unless
+	 * x->lo is NULL, 256 * q + lo stands for q, 256 * sum + lo_sum for sum and xscale / 256 for
+	 * xscale; these integers fit 32 bits, too. Scalar kernels round where others fuse. row_begin is
+	 * a multiple of 16.
 	 */
 	void (*matmul_int8)(const q3_planes *w, int bits, int32_t row_begin, int32_t row_end,
 	                    const q3_acts *x, int32_t n_tokens, float *const *y, void *scratch);

@@ -3,8 +3,8 @@
  *
  * The tokens of all items stand in one batch, row by row in the runtime's buffers; only attention
  * sees which sequence a token belongs to, and only products which mode it has: runs of tokens of
- * one mode are multiplied together. What mode efficient multiplies with is rounded to 8 bits once,
- * in the step that makes it. Every step is a region of q3_threads_run(), whose chunks are
+ * one mode are multiplied together. What mode efficient multiplies with is rounded to 8 or 16 bits
+ * once, in the step that makes it. Every step is a region of q3_threads_run(), whose chunks are
  * independent of each other, and every kernel computes a token's part without regard to the other
  * tokens: that is why a result does not depend on the rest of the batch or on the threads. The
  * leader is the caller's thread; no memory is allocated.
@@ -76,17 +76,25 @@ rotation(const q3_runtime *rt, int32_t pos, float *c, float *s)
 	}
 }
 
+/*
+ * The next vectors in "in" are for these products: so many planes they have. By the leader, between
+ * regions.
+ */
+static void
+make_for(const pass *p, q3_input *in, int32_t layer, q3_place place)
+{
+	in->acts.lo = p->rt->two_planes[layer] >> place & 1 ? in->lo : NULL;
+}
+
 /* Rounds columns [begin, end) of token t, multiples of 32, for mode efficient. */
 static void
 quantize(const pass *p, q3_input *in, int32_t t, int32_t begin, int32_t end)
 {
 	const q3_runtime *rt = p->rt;
-	size_t first = (size_t) t * (size_t) in->acts.cols + (size_t) begin;
+	q3_acts out = q3_acts_at(&in->acts, t, begin / Q3_PLANE_BLOCK);
 
 	if (rt->model->image != NULL && rt->tokens[t].mode == Q3_EFFICIENT)
-		rt->kernels->quantize(in->rows.row[t] + begin, end - begin, in->acts.q + first,
-		                      in->acts.scale + first / Q3_PLANE_BLOCK,
-		                      in->acts.sum + first / Q3_PLANE_BLOCK);
+		rt->kernels->quantize(in->rows.row[t] + begin, end - begin, &out);
 }
 
 /* The norm of the residual stream becomes the next input. */
@@ -259,11 +267,7 @@ multiply_run(const product *q, const q3_weights *w, const q3_run *run, int32_t b
 		                           y + run->first, scratch);
 	else
 	{
-		size_t first = (size_t) run->first * (size_t) q->x->acts.cols;
-		const q3_acts acts = {.q = q->x->acts.q + first,
-		                      .scale = q->x->acts.scale + first / Q3_PLANE_BLOCK,
-		                      .sum = q->x->acts.sum + first / Q3_PLANE_BLOCK,
-		                      .cols = q->x->acts.cols};
+		q3_acts acts = q3_acts_at(&q->x->acts, run->first, 0);
 		int bits = w->planes.kind == Q3_PLANES_4 ? 4 : rt->efficient_bits;
 
 		rt->kernels->matmul_int8(&w->planes, bits, begin, end, &acts, run->n, y + run->first,
@@ -378,6 +382,7 @@ run_layer(pass *p)
 	q3_runtime *rt = p->rt;
 	const q3_layer *l = &rt->model->layers[p->layer];
 
+	make_for(p, &rt->attended, p->layer, Q3_AT_ATTENTION_OUTPUT);
 	return run_product(p, (product){.x = &rt->h,
 	                                .w = {&l->q, &l->k, &l->v},
 	                                .y = {rt->q.row, rt->k.row, rt->v.row},
@@ -393,19 +398,21 @@ run_rest_of_layer(pass *p)
 	q3_runtime *rt = p->rt;
 	const q3_layer *l = &rt->model->layers[p->layer];
 
-	return run_product(p, (product){.x = &rt->attended,
-	                                .w = {&l->attn_output},
-	                                .y = {rt->h.rows.row},
-	                                .n = 1}) &&
-	       run_tokens(p, after_attention_chunk) &&
-	       run_product(p, (product){.x = &rt->h,
-	                                .w = {&l->gate, &l->up},
-	                                .y = {rt->gate.rows.row, rt->up.row},
-	                                .n = 2,
-	                                .swiglu = &rt->gate}) &&
-	       run_product(p,
-	                   (product){.x = &rt->gate, .w = {&l->down}, .y = {rt->h.rows.row}, .n = 1}) &&
-	       run_tokens(p, after_ffn_chunk);
+	make_for(p, &rt->h, p->layer, Q3_AT_GATE_UP);
+	make_for(p, &rt->gate, p->layer, Q3_AT_DOWN);
+	if (!run_product(
+	        p,
+	        (product){.x = &rt->attended, .w = {&l->attn_output}, .y = {rt->h.rows.row}, .n = 1}) ||
+	    !run_tokens(p, after_attention_chunk) ||
+	    !run_product(p, (product){.x = &rt->h,
+	                              .w = {&l->gate, &l->up},
+	                              .y = {rt->gate.rows.row, rt->up.row},
+	                              .n = 2,
+	                              .swiglu = &rt->gate}) ||
+	    !run_product(p, (product){.x = &rt->gate, .w = {&l->down}, .y = {rt->h.rows.row}, .n = 1}))
+		return false;
+	make_for(p, &rt->h, p->layer + 1, Q3_AT_QKV);
+	return run_tokens(p, after_ffn_chunk);
 }
 
 /* Behind the last layer's K and V only tokens with wanted logits matter: the batch shrinks to them.
@@ -443,11 +450,15 @@ static void
 gather_acts(q3_acts *acts, int32_t to, int32_t from)
 {
 	size_t cols = (size_t) acts->cols, blocks = cols / Q3_PLANE_BLOCK;
-	size_t t = (size_t) to, f = (size_t) from;
+	q3_acts t = q3_acts_at(acts, to, 0), f = q3_acts_at(acts, from, 0);
 
-	memcpy(acts->q + t * cols, acts->q + f * cols, cols);
-	memcpy(acts->scale + t * blocks, acts->scale + f * blocks, blocks * sizeof(float));
-	memcpy(acts->sum + t * blocks, acts->sum + f * blocks, blocks * sizeof(int32_t));
+	memcpy(t.q, f.q, cols);
+	memcpy(t.scale, f.scale, blocks * sizeof(float));
+	memcpy(t.sum, f.sum, blocks * sizeof(int32_t));
+	if (acts->lo == NULL)
+		return;
+	memcpy(t.lo, f.lo, cols);
+	memcpy(t.lo_sum, f.lo_sum, blocks * sizeof(int32_t));
 }
 
 static void
@@ -478,6 +489,7 @@ run_layers(pass *p, const q3_batch_item *items, int32_t n_items)
 	q3_runtime *rt = p->rt;
 	int32_t last = rt->model->info.n_layers - 1;
 
+	make_for(p, &rt->h, 0, Q3_AT_QKV);
 	if (!run_tokens(p, begin_chunk))
 		return false;
 	for (p->layer = 0; p->layer < last; p->layer++)

@@ -87,12 +87,26 @@ typedef struct q3_run
 	q3_mode mode;
 } q3_run;
 
-/* A buffer of vectors, and the same in 8 bits for the tokens of mode efficient. */
+/*
+ * A buffer of vectors, and the same in 8 or 16 bits for the tokens of mode efficient. acts.lo is lo
+ * or NULL, as the products want it that the vectors are for.
+ */
 typedef struct q3_input
 {
 	q3_rows rows;
 	q3_acts acts;
+	int8_t *lo;
 } q3_input;
+
+/* The products of a layer, by their input. The head counts as Q3_AT_QKV of a layer behind the last.
+ */
+typedef enum q3_place
+{
+	Q3_AT_QKV,
+	Q3_AT_ATTENTION_OUTPUT,
+	Q3_AT_GATE_UP,
+	Q3_AT_DOWN
+} q3_place;
 
 struct q3_runtime
 {
@@ -103,6 +117,7 @@ struct q3_runtime
 	int32_t context_length, max_batch_tokens;
 	int efficient_bits;
 	bool exact_weights;
+	uint8_t *two_planes; /* [n_layers + 1]: bit q3_place is set where activations have 16 bits */
 	char precision[192]; /* in words */
 	uint64_t step;       /* number of forward passes */
 

@@ -53,6 +53,8 @@ take_input(arena *a, q3_input *in, int32_t n_rows, int32_t n)
 	in->acts.q = take(a, values);
 	in->acts.scale = take(a, blocks * sizeof(float));
 	in->acts.sum = take(a, blocks * sizeof(int32_t));
+	in->acts.lo_sum = take(a, blocks * sizeof(int32_t));
+	in->lo = take(a, values);
 }
 
 /* Called twice: to count, and to assign. */
@@ -80,6 +82,7 @@ lay_out(q3_runtime *rt, arena *a)
 	rt->wanted = take(a, (size_t) n * sizeof(*rt->wanted));
 	rt->logits = take(a, (size_t) n * sizeof(*rt->logits));
 	rt->rope_frequency = take(a, (size_t) m->rope_dims / 2 * sizeof(double));
+	rt->two_planes = take(a, (size_t) info->n_layers + 1);
 	rt->scratch_stride = ((matmul > attention ? matmul : attention) + 63) / 64 * 64;
 	rt->scratch = take(a, rt->scratch_stride * (size_t) q3_threads_count(rt->threads));
 }
@@ -109,6 +112,21 @@ set_rope_frequencies(q3_runtime *rt)
 	for (int32_t i = 0; i < m->rope_dims / 2; i++)
 		rt->rope_frequency[i] =
 		    pow(m->rope_theta, -2.0 * i / (double) m->rope_dims) / m->rope_factor;
+}
+
+/*
+ * Which products mode efficient computes with activations of 16 bits at 8 bits of weights: the
+ * head, which is computed for few tokens, and those of the attention's input.
+ */
+static void
+choose_two_planes(q3_runtime *rt)
+{
+	int32_t n = rt->model->info.n_layers;
+
+	if (rt->efficient_bits != 8)
+		return;
+	for (int32_t i = 0; i <= n; i++)
+		rt->two_planes[i] = 1 << Q3_AT_QKV;
 }
 
 static q3_code
@@ -244,6 +262,7 @@ create(q3_runtime *rt, const q3_runtime_options *o, q3_error *err)
 	if (code == Q3_OK)
 	{
 		set_rope_frequencies(rt);
+		choose_two_planes(rt);
 		describe_precision(rt);
 	}
 	return code;
