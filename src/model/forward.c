@@ -77,13 +77,13 @@ rotation(const q3_runtime *rt, int32_t pos, float *c, float *s)
 }
 
 /*
- * The next vectors in "in" are for these products: so many planes they have. By the leader, between
- * regions.
+ * The next vectors in "in" are for these products of a layer: they get a second plane where one of
+ * them wants it. By the leader, between regions.
  */
 static void
-make_for(const pass *p, q3_input *in, int32_t layer, q3_place place)
+make_for(const pass *p, q3_input *in, int32_t layer, int products)
 {
-	in->acts.lo = p->rt->two_planes[layer] >> place & 1 ? in->lo : NULL;
+	in->acts.lo = p->rt->two_planes[layer] & products ? in->lo : NULL;
 }
 
 /* Rounds columns [begin, end) of token t, multiples of 32, for mode efficient. */
@@ -226,6 +226,7 @@ typedef struct product
 	float *const *y[3];
 	int32_t n;
 	int32_t rows_per_chunk;
+	bool one_plane[3]; /* even if x has two */
 	q3_input *swiglu; /* y[0] = silu(y[0]) * y[1], of two matrices of one shape; y[0] is its rows */
 } product;
 
@@ -251,13 +252,15 @@ chunks_of(const product *q, const q3_weights *w)
 	return (w->file.rows + q->rows_per_chunk - 1) / q->rows_per_chunk;
 }
 
-/* The tokens of one run times rows [begin, end) of one matrix, with the precision of their mode. */
+/* The tokens of one run times rows [begin, end) of matrix i, with the precision of their mode. */
 static void
-multiply_run(const product *q, const q3_weights *w, const q3_run *run, int32_t begin, int32_t end,
-             float *const *y, void *scratch)
+multiply_run(const product *q, int32_t i, const q3_run *run, int32_t begin, int32_t end,
+             void *scratch)
 {
 	const q3_runtime *rt = q->p->rt;
+	const q3_weights *w = q->w[i];
 	const q3_rows *x = &q->x->rows;
+	float *const *y = q->y[i];
 
 	if (w->planes.hi == NULL || (run->mode == Q3_PRECISE && rt->exact_weights))
 		rt->kernels->matmul(&w->file, begin, end, x->row[run->first], x->stride, run->n,
@@ -270,6 +273,8 @@ multiply_run(const product *q, const q3_weights *w, const q3_run *run, int32_t b
 		q3_acts acts = q3_acts_at(&q->x->acts, run->first, 0);
 		int bits = w->planes.kind == Q3_PLANES_4 ? 4 : rt->efficient_bits;
 
+		if (q->one_plane[i])
+			acts.lo = NULL;
 		rt->kernels->matmul_int8(&w->planes, bits, begin, end, &acts, run->n, y + run->first,
 		                         scratch);
 	}
@@ -281,7 +286,7 @@ multiply(const product *q, int32_t i, int32_t begin, int32_t end, int32_t thread
 	const q3_runtime *rt = q->p->rt;
 
 	for (int32_t r = 0; r < q->p->n_runs; r++)
-		multiply_run(q, q->w[i], &rt->runs[r], begin, end, q->y[i], scratch_of(rt, thread));
+		multiply_run(q, i, &rt->runs[r], begin, end, scratch_of(rt, thread));
 }
 
 static void
@@ -381,12 +386,15 @@ run_layer(pass *p)
 {
 	q3_runtime *rt = p->rt;
 	const q3_layer *l = &rt->model->layers[p->layer];
+	bool qk = !(rt->two_planes[p->layer] & Q3_TIMES_QK);
+	bool v = !(rt->two_planes[p->layer] & Q3_TIMES_V);
 
-	make_for(p, &rt->attended, p->layer, Q3_AT_ATTENTION_OUTPUT);
+	make_for(p, &rt->attended, p->layer, Q3_TIMES_ATTENTION_OUTPUT);
 	return run_product(p, (product){.x = &rt->h,
 	                                .w = {&l->q, &l->k, &l->v},
 	                                .y = {rt->q.row, rt->k.row, rt->v.row},
-	                                .n = 3}) &&
+	                                .n = 3,
+	                                .one_plane = {qk, qk, v}}) &&
 	       run_tokens(p, qkv_chunk) &&
 	       run(p, attention_chunk, p, p->n_spans * rt->model->info.n_kv_heads) &&
 	       (whole_blocks(&rt->model->info) || run_tokens(p, quantize_attended_chunk));
@@ -398,8 +406,8 @@ run_rest_of_layer(pass *p)
 	q3_runtime *rt = p->rt;
 	const q3_layer *l = &rt->model->layers[p->layer];
 
-	make_for(p, &rt->h, p->layer, Q3_AT_GATE_UP);
-	make_for(p, &rt->gate, p->layer, Q3_AT_DOWN);
+	make_for(p, &rt->h, p->layer, Q3_TIMES_GATE_UP);
+	make_for(p, &rt->gate, p->layer, Q3_TIMES_DOWN);
 	if (!run_product(
 	        p,
 	        (product){.x = &rt->attended, .w = {&l->attn_output}, .y = {rt->h.rows.row}, .n = 1}) ||
@@ -411,7 +419,7 @@ run_rest_of_layer(pass *p)
 	                              .swiglu = &rt->gate}) ||
 	    !run_product(p, (product){.x = &rt->gate, .w = {&l->down}, .y = {rt->h.rows.row}, .n = 1}))
 		return false;
-	make_for(p, &rt->h, p->layer + 1, Q3_AT_QKV);
+	make_for(p, &rt->h, p->layer + 1, Q3_TIMES_QK | Q3_TIMES_V | Q3_TIMES_HEAD);
 	return run_tokens(p, after_ffn_chunk);
 }
 
@@ -489,7 +497,7 @@ run_layers(pass *p, const q3_batch_item *items, int32_t n_items)
 	q3_runtime *rt = p->rt;
 	int32_t last = rt->model->info.n_layers - 1;
 
-	make_for(p, &rt->h, 0, Q3_AT_QKV);
+	make_for(p, &rt->h, 0, Q3_TIMES_QK | Q3_TIMES_V);
 	if (!run_tokens(p, begin_chunk))
 		return false;
 	for (p->layer = 0; p->layer < last; p->layer++)

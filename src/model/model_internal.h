@@ -98,15 +98,16 @@ typedef struct q3_input
 	int8_t *lo;
 } q3_input;
 
-/* The products of a layer, by their input. The head counts as Q3_AT_QKV of a layer behind the last.
- */
-typedef enum q3_place
+/* The products, as bits of a set. */
+typedef enum q3_product
 {
-	Q3_AT_QKV,
-	Q3_AT_ATTENTION_OUTPUT,
-	Q3_AT_GATE_UP,
-	Q3_AT_DOWN
-} q3_place;
+	Q3_TIMES_QK = 1,
+	Q3_TIMES_V = 2,
+	Q3_TIMES_ATTENTION_OUTPUT = 4,
+	Q3_TIMES_GATE_UP = 8,
+	Q3_TIMES_DOWN = 16,
+	Q3_TIMES_HEAD = 32 /* in a layer behind the last */
+} q3_product;
 
 struct q3_runtime
 {
@@ -117,7 +118,7 @@ struct q3_runtime
 	int32_t context_length, max_batch_tokens;
 	int efficient_bits;
 	bool exact_weights;
-	uint8_t *two_planes; /* [n_layers + 1]: bit q3_place is set where activations have 16 bits */
+	uint8_t *two_planes; /* [n_layers + 1]: the products with activations of 16 bits */
 	char precision[192]; /* in words */
 	uint64_t step;       /* number of forward passes */
 

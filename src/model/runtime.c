@@ -115,8 +115,13 @@ set_rope_frequencies(q3_runtime *rt)
 }
 
 /*
- * Which products mode efficient computes with activations of 16 bits at 8 bits of weights: the
- * head, which is computed for few tokens, and those of the attention's input.
+ * Which products mode efficient computes with activations of 16 bits, if it reads 8 bits of
+ * weights: where rounding to 8 bits loses most for the work that it saves. On the demo's model (4
+ * bits of weights, 60 sentences) rounding everything makes the divergence (KL) from mode precise
+ * 0.0030. Each part alone: head 0.0008; v 0.0006, q and k 0.0002; of the last layer gate and up
+ * 0.0005, down 0.0002; of the 29 others together 0.0003 and 0.0003. The head, and the last layer
+ * behind its attention, are computed for tokens with wanted logits only, and v is 7 % of the
+ * layers' work in Qwen3-0.6B: a prompt hardly costs more, and decoding is bound by reading weights.
  */
 static void
 choose_two_planes(q3_runtime *rt)
@@ -125,8 +130,10 @@ choose_two_planes(q3_runtime *rt)
 
 	if (rt->efficient_bits != 8)
 		return;
-	for (int32_t i = 0; i <= n; i++)
-		rt->two_planes[i] = 1 << Q3_AT_QKV;
+	for (int32_t i = 0; i < n; i++)
+		rt->two_planes[i] = Q3_TIMES_V;
+	rt->two_planes[n - 1] |= Q3_TIMES_ATTENTION_OUTPUT | Q3_TIMES_GATE_UP | Q3_TIMES_DOWN;
+	rt->two_planes[n] = Q3_TIMES_HEAD;
 }
 
 static q3_code
