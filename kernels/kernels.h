@@ -3,9 +3,10 @@
  *
  * One file per instruction set under cpu/ fills a q3_kernels; q3_kernels_select() picks the best
  * one that this machine can run, or the one named by the environment variable QWEN3DM_ISA (scalar,
- * avx2, avx512, avx512vnni). Kernels own no memory, start no threads, and know nothing of models.
- * Within one instruction set the result for one (token, output) pair is the same bits whatever else
- * is in the call: the order of every sum depends on the sizes of the matrix only.
+ * avx2, avx512, avx512vnni, neon, neondot). Kernels own no memory, start no threads, and know
+ * nothing of models. Within one instruction set the result for one (token, output) pair is the same
+ * bits whatever else is in the call: the order of every sum depends on the sizes of the matrix
+ * only.
  */
 #ifndef Q3_KERNELS_H
 #define Q3_KERNELS_H
@@ -80,7 +81,7 @@ typedef struct q3_attention_part
 	int32_t pos, n_tokens; /* of the first token; n_tokens >= 1 */
 } q3_attention_part;
 
-/* Matrices packed in planes of bits, and activations of 8 bits: see planes.h. */
+/* Matrices packed in planes of bits, and activations of 8 or 16 bits: see planes.h. */
 typedef struct q3_planes q3_planes;
 typedef struct q3_acts q3_acts;
 
@@ -104,17 +105,19 @@ typedef struct q3_kernels
 	               size_t ldx, int32_t n_tokens, float *const *y, void *scratch);
 
 	/*
-	 * One token's activations in 8 bits: q[cols], scale[cols / 32], sum[cols / 32] as q3_acts has
-	 * them. Every instruction set gives the same bits. cols is a multiple of 32.
+	 * cols activations of one token to where out points: q, scale and sum, and lo and lo_sum unless
+	 * out->lo is NULL. Every instruction set gives the same bits. cols is a multiple of 32.
 	 */
-	void (*quantize)(const float *x, int32_t cols, int8_t *q, float *scale, int32_t *sum);
+	void (*quantize)(const float *x, int32_t cols, const q3_acts *out);
 	/*
 	 * y[t][r] for row_begin <= r < row_end with the first 8 or 4 bits of each weight (PLANES_4 has
 	 * only 4), summed in float32 over blocks of 32 columns, ascending:
 	 *   8 bits: acc = fma(float(dot + sum), s * xscale, acc)
 	 *   4 bits: acc = fma(float(dot), s * xscale, fma(o, xscale * float(sum), acc))
-	 * dot is the exact sum of u * q, s and o / -128 are scale and offset of u at these bits. Scalar
-	 * kernels round where others fuse. row_begin is a multiple of 16.
+	 * dot is the exact sum of u * q, s and o / -128 are scale and offset of u at these bits. Unless
+	 * x->lo is NULL, 256 * q + lo stands for q, 256 * sum + lo_sum for sum and xscale / 256 for
+	 * xscale; these integers fit 32 bits, too. Scalar kernels round where others fuse. row_begin is
+	 * a multiple of 16.
 	 */
 	void (*matmul_int8)(const q3_planes *w, int bits, int32_t row_begin, int32_t row_end,
 	                    const q3_acts *x, int32_t n_tokens, float *const *y, void *scratch);
@@ -162,8 +165,8 @@ extern size_t q3_attention_scratch(int32_t head_dim);
 extern const q3_kernels *q3_kernels_get(const char *name);
 /* The best, or what QWEN3DM_ISA names. NULL, with a reason in *reason, if that cannot be had. */
 extern const q3_kernels *q3_kernels_select(const char **reason);
-/* The i-th name ("scalar", "avx2", "avx512", "avx512vnni"), NULL behind the last; for tests and
- * messages. */
+/* The i-th name ("scalar", "avx2", "avx512", "avx512vnni", "neon", "neondot"; those of other
+ * machines too), NULL behind the last; for tests and messages. */
 extern const char *q3_kernels_name(int i);
 
 #endif

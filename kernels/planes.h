@@ -2,9 +2,9 @@
  * planes.h: matrices packed in planes of bits, and the products with them.
  *
  * One packed copy serves both modes: `efficient` reads the high planes and multiplies them with
- * activations of 8 bits; `precise` reads every plane and multiplies in float32. The bytes of a
- * q3_planes are position independent and the same on every machine, so that they can lie in shared
- * memory or in a file.
+ * activations of 8 or 16 bits; `precise` reads every plane and multiplies in float32. The bytes of
+ * a q3_planes are position independent and the same on every machine, so that they can lie in
+ * shared memory or in a file.
  *
  * Layout. Rows stand in panels of 16 (the last one padded with zero weights), columns in blocks of
  * 32. A block of a panel has, in each nibble plane, 256 bytes: four vectors of 64, vector v holding
@@ -71,11 +71,15 @@ extern void q3_planes_pack(const q3_planes *p, const q3_matrix *w, int32_t panel
 extern void q3_planes_row(const q3_planes *p, int32_t row, float *out);
 
 /*
- * Activations of a batch in 8 bits. Token t has q + t * cols, and for each block of 32 columns
- * scale and sum at t * (cols / 32). scale = max |x| / 127, q = x * (127 / max |x|) to the nearest;
- * a block whose largest number is below 2^-100 (or all zero) is zero. sum is not the sum itself but
- * -128 times the sum of q, which is what a product with weights of 8 bits starts from. A block with
- * an infinite or undefined number has an infinite or undefined scale, so that results show it.
+ * Activations of a batch in 8 bits, or in 16: two planes of 8 bits. Token t has q + t * cols, and
+ * for each block of 32 columns scale and sum at t * (cols / 32). scale = max |x| / 127, v = x *
+ * (127 / max |x|), q = v to the nearest; a block whose largest number is below 2^-100 (or all zero)
+ * is zero. The second plane is what is left: lo = (v - q) * 256 to the nearest, at most 127, so
+ * that x is about scale * (q + lo / 256), and q is the same with and without it.
+ *
+ * The sums are not the sums themselves but -128 times the sums of q and of lo, which is what a
+ * product with weights of 8 bits starts from. A block with an infinite or undefined number has an
+ * infinite or undefined scale, so that results show it.
  */
 struct q3_acts
 {
@@ -83,6 +87,26 @@ struct q3_acts
 	float *scale; /* [tokens][cols / 32] */
 	int32_t *sum; /* [tokens][cols / 32] */
 	int32_t cols;
+	int8_t *lo;      /* as q; NULL: 8 bits only */
+	int32_t *lo_sum; /* as sum; only with lo */
 };
+
+/* The same from a token and a block of 32 columns on. */
+static inline q3_acts
+q3_acts_at(const q3_acts *x, int32_t token, int32_t block)
+{
+	size_t at = (size_t) token * (size_t) (x->cols / Q3_PLANE_BLOCK) + (size_t) block;
+	q3_acts out = {.q = x->q + at * Q3_PLANE_BLOCK,
+	               .scale = x->scale + at,
+	               .sum = x->sum + at,
+	               .cols = x->cols};
+
+	if (x->lo != NULL)
+	{
+		out.lo = x->lo + at * Q3_PLANE_BLOCK;
+		out.lo_sum = x->lo_sum + at;
+	}
+	return out;
+}
 
 #endif

@@ -7,13 +7,16 @@
 
 #include <stdlib.h>
 #include <string.h>
+#if defined(__aarch64__)
+#include <sys/auxv.h>
+#endif
 
 #include "cpu/attention_sizes.h"
 #include "cpu/cpu.h"
 #include "cpu/matmul_sizes.h"
 
 /* Worst first. */
-static const char *const names[] = {"scalar", "avx2", "avx512", "avx512vnni"};
+static const char *const names[] = {"scalar", "avx2", "avx512", "avx512vnni", "neon", "neondot"};
 
 #define N_NAMES ((int) (sizeof(names) / sizeof(names[0])))
 
@@ -66,6 +69,11 @@ find(const char *name)
 		return &q3_kernels_avx512;
 	if (strcmp(name, "avx512vnni") == 0 && has_avx512() && __builtin_cpu_supports("avx512vnni"))
 		return &q3_kernels_avx512vnni;
+#elif defined(__aarch64__)
+	if (strcmp(name, "neon") == 0)
+		return &q3_kernels_neon;
+	if (strcmp(name, "neondot") == 0 && (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0)
+		return &q3_kernels_neondot;
 #endif
 	return NULL;
 }

@@ -66,9 +66,10 @@ typedef __m256i I;
 #define i_shift_right(a, n) _mm256_srli_epi32(a, n)
 /* 16-bit lanes of a, plus the sums of pairs of products of bytes, u unsigned, x signed. */
 #define i_add_pairs(a, u, x) _mm256_add_epi16(a, _mm256_maddubs_epi16(u, x))
-/* Pairs of 16-bit lanes of a, added in 32 bits and multiplied with n. */
+/* Pairs of 16-bit lanes of a, multiplied with n (16 bits, too) and added in 32 bits. */
 #define i_weigh_pairs(a, n) _mm256_madd_epi16(a, _mm256_set1_epi16(n))
 #define i_max(a, b) _mm256_max_epi32(a, b)
+#define i_min(a, b) _mm256_min_epi32(a, b)
 #define i_max_unsigned(a, b) _mm256_max_epu32(a, b)
 #define i_round(v) _mm256_cvtps_epi32(v)
 #define i_to_float(a) _mm256_cvtepi32_ps(a)
@@ -86,7 +87,7 @@ typedef __m256i I;
 #define i_odd(a, b)                                                                                \
 	_mm256_castps_si256(_mm256_shuffle_ps(_mm256_castsi256_ps(a), _mm256_castsi256_ps(b), 0xdd))
 
-/* VL 32-bit integers as bytes; too large ones become the largest or the smallest. */
+/* VL 32-bit integers that fit them as bytes. */
 static inline void
 i_store_bytes(int8_t *p, I a)
 {

@@ -69,9 +69,10 @@ typedef __m512i I;
 #define i_shift_right(a, n) _mm512_srli_epi32(a, n)
 /* 16-bit lanes of a, plus the sums of pairs of products of bytes, u unsigned, x signed. */
 #define i_add_pairs(a, u, x) _mm512_add_epi16(a, _mm512_maddubs_epi16(u, x))
-/* Pairs of 16-bit lanes of a, added in 32 bits and multiplied with n. */
+/* Pairs of 16-bit lanes of a, multiplied with n (16 bits, too) and added in 32 bits. */
 #define i_weigh_pairs(a, n) _mm512_madd_epi16(a, _mm512_set1_epi16(n))
 #define i_max(a, b) _mm512_max_epi32(a, b)
+#define i_min(a, b) _mm512_min_epi32(a, b)
 #define i_max_unsigned(a, b) _mm512_max_epu32(a, b)
 #define i_round(v) _mm512_cvtps_epi32(v)
 #define i_to_float(a) _mm512_cvtepi32_ps(a)
@@ -88,7 +89,7 @@ typedef __m512i I;
 	_mm512_castps_si512(_mm512_shuffle_ps(_mm512_castsi512_ps(a), _mm512_castsi512_ps(b), 0x88))
 #define i_odd(a, b)                                                                                \
 	_mm512_castps_si512(_mm512_shuffle_ps(_mm512_castsi512_ps(a), _mm512_castsi512_ps(b), 0xdd))
-/* VL 32-bit integers as bytes; too large ones become the largest or the smallest. */
+/* VL 32-bit integers that fit them as bytes. */
 #define i_store_bytes(p, a) _mm_storeu_si128((__m128i *) (p), _mm512_cvtsepi32_epi8(a))
 #define i_sum(a) _mm512_reduce_add_epi32(a)
 #define i_max_of_lanes(a) _mm512_reduce_max_epu32(a)

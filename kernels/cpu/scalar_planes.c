@@ -16,11 +16,18 @@
 
 /* ---- Activations ---- */
 
+static int8_t
+to_byte(float v)
+{
+	return v >= -127 ? (int8_t) (v <= 127 ? v : 127) : -128; /* -128 for NaN, too */
+}
+
 static void
-quantize_block(const float *x, int8_t *q, float *scale, int32_t *sum)
+quantize_block(const float *x, const q3_acts *out)
 {
 	uint32_t largest_bits = 0;
 	float largest, inverse;
+	int32_t sum = 0, lo_sum = 0;
 
 	/* As integers, so that NaN is larger than everything. */
 	for (int i = 0; i < BLOCK; i++)
@@ -31,23 +38,29 @@ quantize_block(const float *x, int8_t *q, float *scale, int32_t *sum)
 	}
 	largest = largest_bits < 0x0d800000 ? 0 : float_from_bits(largest_bits); /* 2^-100 */
 	inverse = largest == 0 ? 0 : 127 / largest;
-	*scale = largest / 127;
-	*sum = 0;
 	for (int i = 0; i < BLOCK; i++)
 	{
-		float v = rintf(x[i] * inverse);
+		float v = x[i] * inverse, whole = rintf(v);
 
-		q[i] = v >= -127 && v <= 127 ? (int8_t) v : -128;
-		*sum += q[i];
+		sum += out->q[i] = to_byte(whole);
+		if (out->lo != NULL)
+			lo_sum += out->lo[i] = to_byte(rintf((v - whole) * 256)); /* the difference is exact */
 	}
-	*sum *= -128;
+	*out->scale = largest / 127;
+	*out->sum = -128 * sum;
+	if (out->lo != NULL)
+		*out->lo_sum = -128 * lo_sum;
 }
 
 void
-q3_scalar_quantize(const float *x, int32_t cols, int8_t *q, float *scale, int32_t *sum)
+q3_scalar_quantize(const float *x, int32_t cols, const q3_acts *out)
 {
 	for (int32_t b = 0; b < cols / BLOCK; b++)
-		quantize_block(x + b * BLOCK, q + b * BLOCK, scale + b, sum + b);
+	{
+		q3_acts at = q3_acts_at(out, 0, b);
+
+		quantize_block(x + b * BLOCK, &at);
+	}
 }
 
 /* ---- Weights ---- */
@@ -96,22 +109,26 @@ block_times_tokens(const q3_planes *w, bool bytes, int32_t row, int32_t n_rows, 
 	}
 	for (int32_t t = 0; t < n_tokens; t++)
 	{
-		size_t block = (size_t) t * (size_t) (x->cols / BLOCK) + (size_t) b;
-		const int8_t *q = x->q + block * BLOCK;
-		float xscale = x->scale[block];
-		int32_t dot[ROWS];
+		q3_acts at_block = q3_acts_at(x, t, b);
+		bool two = x->lo != NULL;
+		int32_t sum = two ? 256 * *at_block.sum + *at_block.lo_sum : *at_block.sum, dot[ROWS];
+		float xscale = *at_block.scale * (two ? 0x1p-8f : 1);
 
 		for (int r = 0; r < ROWS; r++)
-			dot[r] = bytes ? x->sum[block] : 0;
+			dot[r] = bytes ? sum : 0;
 		for (int k = 0; k < BLOCK; k++)
+		{
+			int32_t q = two ? 256 * at_block.q[k] + at_block.lo[k] : at_block.q[k];
+
 			for (int r = 0; r < ROWS; r++)
-				dot[r] += u[k][r] * q[k];
+				dot[r] += u[k][r] * q;
+		}
 		for (int32_t r = 0; r < n_rows; r++)
 		{
 			float acc = b == 0 ? 0 : y[t][row + r];
 
 			if (!bytes)
-				acc += offset[r] * (xscale * (float) x->sum[block]);
+				acc += offset[r] * (xscale * (float) sum);
 			y[t][row + r] = acc + (float) dot[r] * (scale[r] * xscale);
 		}
 	}

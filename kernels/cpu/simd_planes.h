@@ -14,33 +14,60 @@
 
 /* ---- Activations ---- */
 
-static void
-quantize(const float *x, int32_t cols, int8_t *q, float *scale, int32_t *sum)
+/* NaN is the smallest integer before, and the smallest byte behind it. */
+INLINE I
+i_at_most_bytes(I v)
+{
+	return i_min(i_max(v, i_set1(-128)), i_set1(127));
+}
+
+INLINE void
+quantize_block(const float *x, const bool two, const q3_acts *out)
 {
 	const I magnitude = i_set1(0x7fffffff);
+	I bits = i_set1(0), total = i_set1(0), lo_total = i_set1(0);
+	uint32_t largest_bits;
+	float largest, inverse;
 
-	for (int32_t b = 0; b < cols / Q3_PLANE_BLOCK; b++, x += Q3_PLANE_BLOCK, q += Q3_PLANE_BLOCK)
+	/* As integers, so that NaN is larger than everything. */
+	foreach (i, Q3_PLANE_BLOCK / VL)
+		bits = i_max_unsigned(bits, i_and(f_as_bits(v_load(x + i * VL)), magnitude));
+	largest_bits = i_max_of_lanes(bits);
+	largest = largest_bits < 0x0d800000 ? 0 : float_from_bits(largest_bits); /* 2^-100 */
+	inverse = largest == 0 ? 0 : 127 / largest;
+	foreach (i, Q3_PLANE_BLOCK / VL)
 	{
-		I bits = i_set1(0), total = i_set1(0);
-		uint32_t largest_bits;
-		float largest, inverse;
+		V v = v_mul(v_load(x + i * VL), v_set1(inverse)), whole = v_round(v);
+		I q = i_at_most_bytes(i_round(whole));
 
-		/* As integers, so that NaN is larger than everything. */
-		foreach (i, Q3_PLANE_BLOCK / VL)
-			bits = i_max_unsigned(bits, i_and(f_as_bits(v_load(x + i * VL)), magnitude));
-		largest_bits = i_max_of_lanes(bits);
-		largest = largest_bits < 0x0d800000 ? 0 : float_from_bits(largest_bits); /* 2^-100 */
-		inverse = largest == 0 ? 0 : 127 / largest;
-		scale[b] = largest / 127;
-		foreach (i, Q3_PLANE_BLOCK / VL)
+		total = i_add(total, q);
+		i_store_bytes(out->q + i * VL, q);
+		if (two)
 		{
-			I v = i_round(v_mul(v_load(x + i * VL), v_set1(inverse)));
+			/* The difference is exact. */
+			I lo = i_at_most_bytes(i_round(v_mul(v_sub(v, whole), v_set1(256))));
 
-			v = i_max(v, i_set1(-128)); /* NaN has become the smallest integer */
-			total = i_add(total, v);
-			i_store_bytes(q + i * VL, v);
+			lo_total = i_add(lo_total, lo);
+			i_store_bytes(out->lo + i * VL, lo);
 		}
-		sum[b] = -128 * i_sum(total);
+	}
+	*out->scale = largest / 127;
+	*out->sum = -128 * i_sum(total);
+	if (two)
+		*out->lo_sum = -128 * i_sum(lo_total);
+}
+
+static void
+quantize(const float *x, int32_t cols, const q3_acts *out)
+{
+	for (int32_t b = 0; b < cols / Q3_PLANE_BLOCK; b++, x += Q3_PLANE_BLOCK)
+	{
+		q3_acts at = q3_acts_at(out, 0, b);
+
+		if (at.lo != NULL)
+			quantize_block(x, true, &at);
+		else
+			quantize_block(x, false, &at);
 	}
 }
 

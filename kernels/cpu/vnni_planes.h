@@ -1,6 +1,6 @@
 /*
- * vnni_planes.h: products of packed matrices with activations of 8 bits, for AVX-512 with VNNI
- * (included by avx512.c).
+ * vnni_planes.h: products of packed matrices with activations of 8 or 16 bits, for AVX-512 with
+ * VNNI (included by avx512.c).
  *
  * vpdpbusd multiplies unsigned weights with signed activations and adds four neighbours into 32
  * bits without saturation, so the integers are exact; the -128 of the weights is in the number that
@@ -8,6 +8,9 @@
  * slice of two panels is unpacked into the first cache and used for all tokens. Either way a tile
  * holds an integer and a float accumulator for each of its panels and tokens in registers, and each
  * output sees the same operations in the same order.
+ *
+ * The second plane of 16-bit activations is added to the same integers, moved up by 8 bits, in a
+ * second pass over a block's weights; where registers allow, to integers of its own in one pass.
  */
 #include "planes_layout.h"
 
@@ -39,9 +42,7 @@ typedef struct int8_tile_args
 {
 	int8_weights w;
 	int32_t n_blocks;
-	const int8_t *q; /* of the first token and column; the rest the same */
-	const float *xscale;
-	const int32_t *sum;
+	q3_acts x; /* from the first token and column on */
 	size_t ldq, ldb;
 	/* Unpacked: where accumulators rest between slices; NULL for a first, or last, slice. */
 	const float *from;
@@ -98,13 +99,111 @@ block_scales(const int8_weights *w, size_t at, const bool nibbles, __m512 *scale
 		*offset = _mm512_mul_ps(f, _mm512_set1_ps(w->middle));
 }
 
-/* n_panels and n_tokens are constants; so are packed (else unpacked) and nibbles (else bytes). */
+/*
+ * The products of block b with the activations at q, for all tokens, are added to dot; and those
+ * with the activations at lo, unless it is NULL, to lo_dot.
+ */
 INLINE void
-int8_tile(const int8_tile_args *a, const int n_panels, const int n_tokens, const bool packed,
-          const bool nibbles)
+add_block(const int8_tile_args *a, int32_t b, const int8_t *q, const int8_t *lo, const int n_panels,
+          const int n_tokens, const bool packed, const bool nibbles, const bool both,
+          __m512i dot[TILE_TOKENS][4], __m512i lo_dot[TILE_TOKENS][4])
 {
 	const int8_weights *w = &a->w;
-	const int8_t *q = a->q;
+
+	foreach (v, 4)
+	{
+		__m512i u[4][2];
+
+		foreach (p, n_panels)
+		{
+			size_t at = (size_t) p * w->stride + (size_t) b;
+
+			if (packed)
+			{
+				const uint8_t *high = w->hi + at * NIBBLE_BLOCK + v * 64;
+				const uint8_t *low = nibbles ? NULL : w->lo + at * NIBBLE_BLOCK + v * 64;
+
+				__builtin_prefetch(high + PLANES_AHEAD);
+				if (!nibbles)
+					__builtin_prefetch(low + PLANES_AHEAD);
+				unpack_bytes(high, low, nibbles, u[p]);
+			}
+			else
+				foreach (i, 2)
+					u[p][i] = _mm512_load_si512(
+					    w->hi +
+					    ((size_t) (b * 8 + v * 2 + i) * (size_t) n_panels + (size_t) p) * 64);
+		}
+		foreach (i, 2)
+			foreach (t, n_tokens)
+			{
+				size_t at = (size_t) t * a->ldq + (size_t) (v * 8 + i * 4);
+				__m512i x = broadcast4(q + at);
+
+				foreach (p, n_panels)
+					DPBUSD(dot[t][p], u[p][i], x);
+				if (!both)
+					continue;
+				x = broadcast4(lo + at);
+				foreach (p, n_panels)
+					DPBUSD(lo_dot[t][p], u[p][i], x);
+			}
+	}
+}
+
+/*
+ * The integers of block b. n_panels and n_tokens are constants; so are packed (else unpacked),
+ * nibbles (else bytes) and two (planes of activations).
+ */
+INLINE void
+tile_dots(const int8_tile_args *a, int32_t b, const int n_panels, const int n_tokens,
+          const bool packed, const bool nibbles, const bool two, __m512i dot[TILE_TOKENS][4])
+{
+	const int8_t *q = a->x.q + (size_t) b * Q3_PLANE_BLOCK;
+	const int8_t *lo = two ? a->x.lo + (size_t) b * Q3_PLANE_BLOCK : NULL;
+	const bool both = two && n_panels * n_tokens <= 4; /* in one pass */
+	__m512i lo_dot[TILE_TOKENS][4];
+
+	foreach (t, n_tokens)
+	{
+		size_t at = (size_t) t * a->ldb + (size_t) b;
+		__m512i start = nibbles ? _mm512_setzero_si512() : _mm512_set1_epi32(a->x.sum[at]);
+
+		foreach (p, n_panels)
+		{
+			dot[t][p] = start;
+			lo_dot[t][p] = _mm512_setzero_si512();
+		}
+	}
+	add_block(a, b, q, lo, n_panels, n_tokens, packed, nibbles, both, dot, lo_dot);
+	if (!two)
+		return;
+	__asm__ volatile("" ::: "memory");
+	foreach (t, n_tokens)
+	{
+		size_t at = (size_t) t * a->ldb + (size_t) b;
+		__m512i start = nibbles ? _mm512_setzero_si512() : _mm512_set1_epi32(a->x.lo_sum[at]);
+
+		foreach (p, n_panels)
+		{
+			dot[t][p] = _mm512_add_epi32(_mm512_slli_epi32(dot[t][p], 8), start);
+			if (both)
+				dot[t][p] = _mm512_add_epi32(dot[t][p], lo_dot[t][p]);
+		}
+	}
+	if (!both)
+	{
+		__asm__ volatile("" ::: "memory"); /* or gcc loads ahead, and spills */
+		add_block(a, b, lo, NULL, n_panels, n_tokens, packed, nibbles, false, dot, lo_dot);
+	}
+}
+
+/* Constants as for tile_dots(). */
+INLINE void
+int8_tile(const int8_tile_args *a, const int n_panels, const int n_tokens, const bool packed,
+          const bool nibbles, const bool two)
+{
+	const int8_weights *w = &a->w;
 	__m512 acc[TILE_TOKENS][4];
 	__mmask16 mask[4];
 
@@ -117,55 +216,15 @@ int8_tile(const int8_tile_args *a, const int n_panels, const int n_tokens, const
 		foreach (t, n_tokens)
 			foreach (p, n_panels)
 				acc[t][p] = _mm512_load_ps(a->from + (t * n_panels + p) * Q3_PANEL_ROWS);
-	for (int32_t b = 0; b < a->n_blocks; b++, q += Q3_PLANE_BLOCK)
+	for (int32_t b = 0; b < a->n_blocks; b++)
 	{
 		__m512i dot[TILE_TOKENS][4];
 		__m512 scale[4], offset[4];
 
-		foreach (t, n_tokens)
-		{
-			__m512i start = nibbles ? _mm512_setzero_si512()
-			                        : _mm512_set1_epi32(a->sum[(size_t) t * a->ldb + (size_t) b]);
-
-			foreach (p, n_panels)
-				dot[t][p] = start;
-		}
 		if (!packed)
 			for (int32_t i = a->ahead_begin; i < a->ahead_end; i++)
 				__builtin_prefetch(a->next[i] + b * NIBBLE_BLOCK, 0, 2);
-		foreach (v, 4)
-		{
-			__m512i u[4][2];
-
-			foreach (p, n_panels)
-			{
-				size_t at = (size_t) p * w->stride + (size_t) b;
-
-				if (packed)
-				{
-					const uint8_t *hi = w->hi + at * NIBBLE_BLOCK + v * 64;
-					const uint8_t *lo = nibbles ? NULL : w->lo + at * NIBBLE_BLOCK + v * 64;
-
-					__builtin_prefetch(hi + PLANES_AHEAD);
-					if (!nibbles)
-						__builtin_prefetch(lo + PLANES_AHEAD);
-					unpack_bytes(hi, lo, nibbles, u[p]);
-				}
-				else
-					foreach (i, 2)
-						u[p][i] = _mm512_load_si512(
-						    w->hi +
-						    ((size_t) (b * 8 + v * 2 + i) * (size_t) n_panels + (size_t) p) * 64);
-			}
-			foreach (i, 2)
-				foreach (t, n_tokens)
-				{
-					__m512i x = broadcast4(q + (size_t) t * a->ldq + v * 8 + i * 4);
-
-					foreach (p, n_panels)
-						DPBUSD(dot[t][p], u[p][i], x);
-				}
-		}
+		tile_dots(a, b, n_panels, n_tokens, packed, nibbles, two, dot);
 		foreach (p, n_panels)
 			if (packed)
 				block_scales(w, (size_t) p * w->stride + (size_t) b, nibbles, &scale[p],
@@ -181,12 +240,12 @@ int8_tile(const int8_tile_args *a, const int n_panels, const int n_tokens, const
 		foreach (t, n_tokens)
 		{
 			size_t at = (size_t) t * a->ldb + (size_t) b;
-			__m512 xscale = _mm512_set1_ps(a->xscale[at]);
+			__m512 xscale = _mm512_set1_ps(two ? a->x.scale[at] * 0x1p-8f : a->x.scale[at]);
 
 			if (nibbles)
 			{
-				__m512 shift =
-				    _mm512_mul_ps(xscale, _mm512_cvtepi32_ps(_mm512_set1_epi32(a->sum[at])));
+				int32_t sum = two ? 256 * a->x.sum[at] + a->x.lo_sum[at] : a->x.sum[at];
+				__m512 shift = _mm512_mul_ps(xscale, _mm512_cvtepi32_ps(_mm512_set1_epi32(sum)));
 
 				foreach (p, n_panels)
 					acc[t][p] = _mm512_fmadd_ps(offset[p], shift, acc[t][p]);
@@ -208,25 +267,22 @@ int8_tile(const int8_tile_args *a, const int n_panels, const int n_tokens, const
 			_mm512_mask_storeu_ps(a->y[t] + a->row + p * 16, mask[p], acc[t][p]);
 }
 
-#define DEFINE_TILE(PANELS, TOKENS)                                                                \
-	static void bytes_##PANELS##_##TOKENS(const int8_tile_args *a)                                 \
+#define DEFINE_ONE(NAME, PANELS, TOKENS, PACKED, NIBBLES, TWO)                                     \
+	static void NAME##_##PANELS##_##TOKENS(const int8_tile_args *a)                                \
 	{                                                                                              \
-		int8_tile(a, PANELS, TOKENS, false, false);                                                \
-	}                                                                                              \
-	static void nibbles_##PANELS##_##TOKENS(const int8_tile_args *a)                               \
-	{                                                                                              \
-		int8_tile(a, PANELS, TOKENS, false, true);                                                 \
-	}                                                                                              \
-	DEFINE_PACKED_TILE(PANELS, TOKENS)
-#define DEFINE_PACKED_TILE(PANELS, TOKENS)                                                         \
-	static void packed_bytes_##PANELS##_##TOKENS(const int8_tile_args *a)                          \
-	{                                                                                              \
-		int8_tile(a, PANELS, TOKENS, true, false);                                                 \
-	}                                                                                              \
-	static void packed_nibbles_##PANELS##_##TOKENS(const int8_tile_args *a)                        \
-	{                                                                                              \
-		int8_tile(a, PANELS, TOKENS, true, true);                                                  \
+		int8_tile(a, PANELS, TOKENS, PACKED, NIBBLES, TWO);                                        \
 	}
+#define DEFINE_PACKED_TILE(PANELS, TOKENS)                                                         \
+	DEFINE_ONE(packed_bytes, PANELS, TOKENS, true, false, false)                                   \
+	DEFINE_ONE(packed_nibbles, PANELS, TOKENS, true, true, false)                                  \
+	DEFINE_ONE(packed_bytes_two, PANELS, TOKENS, true, false, true)                                \
+	DEFINE_ONE(packed_nibbles_two, PANELS, TOKENS, true, true, true)
+#define DEFINE_TILE(PANELS, TOKENS)                                                                \
+	DEFINE_ONE(bytes, PANELS, TOKENS, false, false, false)                                         \
+	DEFINE_ONE(nibbles, PANELS, TOKENS, false, true, false)                                        \
+	DEFINE_ONE(bytes_two, PANELS, TOKENS, false, false, true)                                      \
+	DEFINE_ONE(nibbles_two, PANELS, TOKENS, false, true, true)                                     \
+	DEFINE_PACKED_TILE(PANELS, TOKENS)
 #define DEFINE_TILES(PANELS)                                                                       \
 	DEFINE_TILE(PANELS, 1)                                                                         \
 	DEFINE_TILE(PANELS, 2)                                                                         \
@@ -244,13 +300,18 @@ DEFINE_PACKED_TILE(4, 2)
 
 typedef void (*int8_tile_fn)(const int8_tile_args *a);
 
-/* [nibbles][panels - 1][tokens - 1] */
-static const int8_tile_fn unpacked_tiles[2][2][TILE_TOKENS] = {{ALL(bytes, 1), ALL(bytes, 2)},
-                                                               {ALL(nibbles, 1), ALL(nibbles, 2)}};
-static const int8_tile_fn packed_tiles[2][2][TILE_TOKENS] = {
-    {ALL(packed_bytes, 1), ALL(packed_bytes, 2)}, {ALL(packed_nibbles, 1), ALL(packed_nibbles, 2)}};
-static const int8_tile_fn packed_four[2][2] = {{packed_bytes_4_1, packed_bytes_4_2},
-                                               {packed_nibbles_4_1, packed_nibbles_4_2}};
+/* [nibbles][two planes of activations][panels - 1][tokens - 1] */
+static const int8_tile_fn unpacked_tiles[2][2][2][TILE_TOKENS] = {
+    {{ALL(bytes, 1), ALL(bytes, 2)}, {ALL(bytes_two, 1), ALL(bytes_two, 2)}},
+    {{ALL(nibbles, 1), ALL(nibbles, 2)}, {ALL(nibbles_two, 1), ALL(nibbles_two, 2)}}};
+static const int8_tile_fn packed_tiles[2][2][2][TILE_TOKENS] = {
+    {{ALL(packed_bytes, 1), ALL(packed_bytes, 2)},
+     {ALL(packed_bytes_two, 1), ALL(packed_bytes_two, 2)}},
+    {{ALL(packed_nibbles, 1), ALL(packed_nibbles, 2)},
+     {ALL(packed_nibbles_two, 1), ALL(packed_nibbles_two, 2)}}};
+static const int8_tile_fn packed_four[2][2][2] = {
+    {{packed_bytes_4_1, packed_bytes_4_2}, {packed_bytes_two_4_1, packed_bytes_two_4_2}},
+    {{packed_nibbles_4_1, packed_nibbles_4_2}, {packed_nibbles_two_4_1, packed_nibbles_two_4_2}}};
 
 static int8_weights
 int8_weights_at(const q3_planes *w, bool nibbles, int32_t row, int32_t block)
@@ -276,6 +337,8 @@ static void
 int8_few(const q3_planes *w, bool nibbles, int32_t row_begin, int32_t row_end, int8_tile_args *a,
          int32_t n_tokens)
 {
+	const bool two = a->x.lo != NULL;
+
 	for (int32_t r = row_begin, n_panels; r < row_end; r += n_panels * Q3_PANEL_ROWS)
 	{
 		int32_t left = (row_end - r + Q3_PANEL_ROWS - 1) / Q3_PANEL_ROWS;
@@ -285,9 +348,9 @@ int8_few(const q3_planes *w, bool nibbles, int32_t row_begin, int32_t row_end, i
 		a->row = r;
 		a->n_rows = left == n_panels ? row_end - r - (n_panels - 1) * Q3_PANEL_ROWS : 16;
 		if (n_panels == 4)
-			packed_four[nibbles][n_tokens - 1](a);
+			packed_four[nibbles][two][n_tokens - 1](a);
 		else
-			packed_tiles[nibbles][n_panels - 1][n_tokens - 1](a);
+			packed_tiles[nibbles][two][n_panels - 1][n_tokens - 1](a);
 	}
 }
 
@@ -361,11 +424,8 @@ slice_times_tokens(int8_tile_args *a, const q3_acts *x, int32_t block, const int
 	for (int32_t i = 0, t = 0; i < n_tiles; i++)
 	{
 		int32_t n = n_tokens / n_tiles + (i < n_tokens % n_tiles ? 1 : 0);
-		size_t at = (size_t) t * a->ldb + (size_t) block;
 
-		a->q = x->q + at * Q3_PLANE_BLOCK;
-		a->xscale = x->scale + at;
-		a->sum = x->sum + at;
+		a->x = q3_acts_at(x, t, block);
 		a->y = y + t;
 		a->to = last ? NULL : rest + t * n_panels * Q3_PANEL_ROWS;
 		a->from = first ? NULL : rest + t * n_panels * Q3_PANEL_ROWS;
@@ -394,7 +454,7 @@ int8_panels(const q3_planes *w, bool nibbles, int32_t n_panels, const q3_acts *x
 		a->n_blocks = last ? n_blocks - b : step;
 		a->w = int8_weights_at(w, nibbles, a->row, b);
 		unpack_slice(&a->w, nibbles, a->n_blocks, n_panels, scratch);
-		slice_times_tokens(a, x, b, unpacked_tiles[nibbles][n_panels - 1], n_panels,
+		slice_times_tokens(a, x, b, unpacked_tiles[nibbles][x->lo != NULL][n_panels - 1], n_panels,
 		                   lines_ahead(&next, n_panels, a->next), n_tokens,
 		                   (float *) (scratch + UNPACKED_SLICE), b == 0, last, y);
 	}
@@ -407,9 +467,7 @@ vnni_matmul_int8(const q3_planes *w, int bits, int32_t row_begin, int32_t row_en
 	bool nibbles = bits == 4 || w->kind == Q3_PLANES_4;
 	size_t blocks = (size_t) (w->cols / Q3_PLANE_BLOCK);
 	int8_tile_args a = {.n_blocks = (int32_t) blocks,
-	                    .q = x->q,
-	                    .xscale = x->scale,
-	                    .sum = x->sum,
+	                    .x = *x,
 	                    .ldq = blocks * Q3_PLANE_BLOCK,
 	                    .ldb = blocks,
 	                    .y = y};
@@ -424,8 +482,7 @@ vnni_matmul_int8(const q3_planes *w, int bits, int32_t row_begin, int32_t row_en
 		{
 			int32_t n_panels = row_end - r > Q3_PANEL_ROWS ? 2 : 1;
 			int32_t n_rows = row_end - r - (n_panels - 1) * Q3_PANEL_ROWS;
-			size_t at = (size_t) t * blocks;
-			q3_acts from = {x->q + at * Q3_PLANE_BLOCK, x->scale + at, x->sum + at, x->cols};
+			q3_acts from = q3_acts_at(x, t, 0);
 
 			a.row = r;
 			a.n_rows = n_rows < Q3_PANEL_ROWS ? n_rows : Q3_PANEL_ROWS;
@@ -435,6 +492,7 @@ vnni_matmul_int8(const q3_planes *w, int bits, int32_t row_begin, int32_t row_en
 		}
 }
 
+#undef DEFINE_ONE
 #undef DEFINE_TILE
 #undef DEFINE_PACKED_TILE
 #undef DEFINE_TILES

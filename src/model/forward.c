@@ -3,8 +3,8 @@
  *
  * The tokens of all items stand in one batch, row by row in the runtime's buffers; only attention
  * sees which sequence a token belongs to, and only products which mode it has: runs of tokens of
- * one mode are multiplied together. What mode efficient multiplies with is rounded to 8 bits once,
- * in the step that makes it. Every step is a region of q3_threads_run(), whose chunks are
+ * one mode are multiplied together. What mode efficient multiplies with is rounded to 8 or 16 bits
+ * once, in the step that makes it. Every step is a region of q3_threads_run(), whose chunks are
  * independent of each other, and every kernel computes a token's part without regard to the other
  * tokens: that is why a result does not depend on the rest of the batch or on the threads. The
  * leader is the caller's thread; no memory is allocated.
@@ -77,17 +77,25 @@ rotation(const q3_runtime *rt, int32_t pos, float *c, float *s)
 	}
 }
 
+/*
+ * The next vectors in "in" are for these products of a layer: they get a second plane where one of
+ * them wants it. By the leader, between regions.
+ */
+static void
+make_for(const pass *p, q3_input *in, int32_t layer, int products)
+{
+	in->acts.lo = p->rt->two_planes[layer] & products ? in->lo : NULL;
+}
+
 /* Rounds columns [begin, end) of token t, multiples of 32, for mode efficient. */
 static void
 quantize(const pass *p, q3_input *in, int32_t t, int32_t begin, int32_t end)
 {
 	const q3_runtime *rt = p->rt;
-	size_t first = (size_t) t * (size_t) in->acts.cols + (size_t) begin;
+	q3_acts out = q3_acts_at(&in->acts, t, begin / Q3_PLANE_BLOCK);
 
 	if (rt->model->image != NULL && rt->tokens[t].mode == Q3_EFFICIENT)
-		rt->kernels->quantize(in->rows.row[t] + begin, end - begin, in->acts.q + first,
-		                      in->acts.scale + first / Q3_PLANE_BLOCK,
-		                      in->acts.sum + first / Q3_PLANE_BLOCK);
+		rt->kernels->quantize(in->rows.row[t] + begin, end - begin, &out);
 }
 
 /* The norm of the residual stream becomes the next input. */
@@ -219,6 +227,7 @@ typedef struct product
 	float *const *y[3];
 	int32_t n;
 	int32_t rows_per_chunk;
+	bool one_plane[3]; /* even if x has two */
 	q3_input *swiglu; /* y[0] = silu(y[0]) * y[1], of two matrices of one shape; y[0] is its rows */
 } product;
 
@@ -244,13 +253,15 @@ chunks_of(const product *q, const q3_weights *w)
 	return (w->file.rows + q->rows_per_chunk - 1) / q->rows_per_chunk;
 }
 
-/* The tokens of one run times rows [begin, end) of one matrix, with the precision of their mode. */
+/* The tokens of one run times rows [begin, end) of matrix i, with the precision of their mode. */
 static void
-multiply_run(const product *q, const q3_weights *w, const q3_run *run, int32_t begin, int32_t end,
-             float *const *y, void *scratch)
+multiply_run(const product *q, int32_t i, const q3_run *run, int32_t begin, int32_t end,
+             void *scratch)
 {
 	const q3_runtime *rt = q->p->rt;
+	const q3_weights *w = q->w[i];
 	const q3_rows *x = &q->x->rows;
+	float *const *y = q->y[i];
 
 	if (w->planes.hi == NULL || (run->mode == Q3_PRECISE && rt->exact_weights))
 		rt->kernels->matmul(&w->file, begin, end, x->row[run->first], x->stride, run->n,
@@ -260,13 +271,11 @@ multiply_run(const product *q, const q3_weights *w, const q3_run *run, int32_t b
 		                           y + run->first, scratch);
 	else
 	{
-		size_t first = (size_t) run->first * (size_t) q->x->acts.cols;
-		const q3_acts acts = {.q = q->x->acts.q + first,
-		                      .scale = q->x->acts.scale + first / Q3_PLANE_BLOCK,
-		                      .sum = q->x->acts.sum + first / Q3_PLANE_BLOCK,
-		                      .cols = q->x->acts.cols};
+		q3_acts acts = q3_acts_at(&q->x->acts, run->first, 0);
 		int bits = w->planes.kind == Q3_PLANES_4 ? 4 : rt->efficient_bits;
 
+		if (q->one_plane[i])
+			acts.lo = NULL;
 		rt->kernels->matmul_int8(&w->planes, bits, begin, end, &acts, run->n, y + run->first,
 		                         scratch);
 	}
@@ -278,7 +287,7 @@ multiply(const product *q, int32_t i, int32_t begin, int32_t end, int32_t thread
 	const q3_runtime *rt = q->p->rt;
 
 	for (int32_t r = 0; r < q->p->n_runs; r++)
-		multiply_run(q, q->w[i], &rt->runs[r], begin, end, q->y[i], scratch_of(rt, thread));
+		multiply_run(q, i, &rt->runs[r], begin, end, scratch_of(rt, thread));
 }
 
 static void
@@ -420,11 +429,15 @@ run_layer(pass *p)
 {
 	q3_runtime *rt = p->rt;
 	const q3_layer *l = &rt->model->layers[p->layer];
+	bool qk = !(rt->two_planes[p->layer] & Q3_TIMES_QK);
+	bool v = !(rt->two_planes[p->layer] & Q3_TIMES_V);
 
+	make_for(p, &rt->attended, p->layer, Q3_TIMES_ATTENTION_OUTPUT);
 	return run_product(p, (product){.x = &rt->h,
 	                                .w = {&l->q, &l->k, &l->v},
 	                                .y = {rt->q.row, rt->k.row, rt->v.row},
-	                                .n = 3}) &&
+	                                .n = 3,
+	                                .one_plane = {qk, qk, v}}) &&
 	       run_tokens(p, qkv_chunk) &&
 	       run(p, attention_chunk, p, p->n_spans * rt->model->info.n_kv_heads) &&
 	       (whole_blocks(&rt->model->info) || run_tokens(p, quantize_attended_chunk));
@@ -436,19 +449,21 @@ run_rest_of_layer(pass *p)
 	q3_runtime *rt = p->rt;
 	const q3_layer *l = &rt->model->layers[p->layer];
 
-	return run_product(p, (product){.x = &rt->attended,
-	                                .w = {&l->attn_output},
-	                                .y = {rt->h.rows.row},
-	                                .n = 1}) &&
-	       run_tokens(p, after_attention_chunk) &&
-	       run_product(p, (product){.x = &rt->h,
-	                                .w = {&l->gate, &l->up},
-	                                .y = {rt->gate.rows.row, rt->up.row},
-	                                .n = 2,
-	                                .swiglu = &rt->gate}) &&
-	       run_product(p,
-	                   (product){.x = &rt->gate, .w = {&l->down}, .y = {rt->h.rows.row}, .n = 1}) &&
-	       run_tokens(p, after_ffn_chunk);
+	make_for(p, &rt->h, p->layer, Q3_TIMES_GATE_UP);
+	make_for(p, &rt->gate, p->layer, Q3_TIMES_DOWN);
+	if (!run_product(
+	        p,
+	        (product){.x = &rt->attended, .w = {&l->attn_output}, .y = {rt->h.rows.row}, .n = 1}) ||
+	    !run_tokens(p, after_attention_chunk) ||
+	    !run_product(p, (product){.x = &rt->h,
+	                              .w = {&l->gate, &l->up},
+	                              .y = {rt->gate.rows.row, rt->up.row},
+	                              .n = 2,
+	                              .swiglu = &rt->gate}) ||
+	    !run_product(p, (product){.x = &rt->gate, .w = {&l->down}, .y = {rt->h.rows.row}, .n = 1}))
+		return false;
+	make_for(p, &rt->h, p->layer + 1, Q3_TIMES_QK | Q3_TIMES_V | Q3_TIMES_HEAD);
+	return run_tokens(p, after_ffn_chunk);
 }
 
 /* Behind the last layer's K and V only tokens with wanted logits matter: the batch shrinks to them.
@@ -486,11 +501,15 @@ static void
 gather_acts(q3_acts *acts, int32_t to, int32_t from)
 {
 	size_t cols = (size_t) acts->cols, blocks = cols / Q3_PLANE_BLOCK;
-	size_t t = (size_t) to, f = (size_t) from;
+	q3_acts t = q3_acts_at(acts, to, 0), f = q3_acts_at(acts, from, 0);
 
-	memcpy(acts->q + t * cols, acts->q + f * cols, cols);
-	memcpy(acts->scale + t * blocks, acts->scale + f * blocks, blocks * sizeof(float));
-	memcpy(acts->sum + t * blocks, acts->sum + f * blocks, blocks * sizeof(int32_t));
+	memcpy(t.q, f.q, cols);
+	memcpy(t.scale, f.scale, blocks * sizeof(float));
+	memcpy(t.sum, f.sum, blocks * sizeof(int32_t));
+	if (acts->lo == NULL)
+		return;
+	memcpy(t.lo, f.lo, cols);
+	memcpy(t.lo_sum, f.lo_sum, blocks * sizeof(int32_t));
 }
 
 static void
@@ -521,6 +540,7 @@ run_layers(pass *p, const q3_batch_item *items, int32_t n_items)
 	q3_runtime *rt = p->rt;
 	int32_t last = rt->model->info.n_layers - 1;
 
+	make_for(p, &rt->h, 0, Q3_TIMES_QK | Q3_TIMES_V);
 	if (!run_tokens(p, begin_chunk))
 		return false;
 	for (p->layer = 0; p->layer < last; p->layer++)

@@ -92,12 +92,27 @@ typedef struct q3_run
 	q3_mode mode;
 } q3_run;
 
-/* A buffer of vectors, and the same in 8 bits for the tokens of mode efficient. */
+/*
+ * A buffer of vectors, and the same in 8 or 16 bits for the tokens of mode efficient. acts.lo is lo
+ * or NULL, as the products want it that the vectors are for.
+ */
 typedef struct q3_input
 {
 	q3_rows rows;
 	q3_acts acts;
+	int8_t *lo;
 } q3_input;
+
+/* The products, as bits of a set. */
+typedef enum q3_product
+{
+	Q3_TIMES_QK = 1,
+	Q3_TIMES_V = 2,
+	Q3_TIMES_ATTENTION_OUTPUT = 4,
+	Q3_TIMES_GATE_UP = 8,
+	Q3_TIMES_DOWN = 16,
+	Q3_TIMES_HEAD = 32 /* in a layer behind the last */
+} q3_product;
 
 struct q3_runtime
 {
@@ -108,6 +123,7 @@ struct q3_runtime
 	int32_t context_length, max_batch_tokens;
 	int efficient_bits;
 	bool exact_weights;
+	uint8_t *two_planes; /* [n_layers + 1]: the products with activations of 16 bits */
 	char precision[192]; /* in words */
 	uint64_t step;       /* number of forward passes */
 

@@ -213,9 +213,10 @@ begin(bench *b, q3_planes_kind kind, int32_t rows, int32_t cols)
 		b->x[i] = (float) (random_u32() >> 8) * 0x1p-24f - 0.5f;
 	for (size_t t = 0; t < MAX_TOKENS; t++)
 	{
+		q3_acts out = q3_acts_at(&b->acts, (int32_t) t, 0);
+
 		b->rows[t] = b->y + t * (size_t) rows;
-		b->kernels->quantize(b->x + t * (size_t) cols, cols, b->acts.q + t * (size_t) cols,
-		                     b->acts.scale + t * blocks, b->acts.sum + t * blocks);
+		b->kernels->quantize(b->x + t * (size_t) cols, cols, &out);
 	}
 }
 

@@ -227,13 +227,37 @@ test_packing_extremes(void **state)
 
 /* ---- Activations ---- */
 
+enum
+{
+	COLS = 192
+};
+
+typedef struct quantized
+{
+	int8_t q[COLS], lo[COLS];
+	float scale[COLS / 32];
+	int32_t sum[COLS / 32], lo_sum[COLS / 32];
+} quantized;
+
+static quantized
+quantized_by(const q3_kernels *k, const float *x, int32_t cols, bool two)
+{
+	quantized out;
+	q3_acts acts = {.q = out.q, .scale = out.scale, .sum = out.sum, .cols = cols};
+
+	memset(&out, 0x55, sizeof(out));
+	if (two)
+	{
+		acts.lo = out.lo;
+		acts.lo_sum = out.lo_sum;
+	}
+	k->quantize(x, cols, &acts);
+	return out;
+}
+
 static void
 test_quantize(void **state)
 {
-	enum
-	{
-		COLS = 160
-	};
 	float x[COLS];
 	const q3_kernels *k;
 
@@ -241,36 +265,86 @@ test_quantize(void **state)
 	random_state = 2;
 	for (int i = 0; i < COLS; i++)
 		x[i] = i < 32 ? 0 : i < 64 ? 1e-38f : random_float() * (i < 96 ? 1e6f : 0.3f);
+	/* The scale of the last block is 1; its numbers are 1/512 apart around 3 and -3: ties, too. */
+	for (int i = COLS - 32; i < COLS; i++)
+		x[i] =
+		    i == COLS - 32 ? 127 : (i % 2 == 0 ? 1.0f : -1.0f) * (3 + (float) (i * 37 % 513) / 512);
 	for (int i = 0; (k = runnable(i)) != NULL; i++)
 	{
-		int8_t q[COLS], q0[COLS];
-		float scale[COLS / 32], scale0[COLS / 32], bad[32] = {1, 2, NAN};
-		int32_t sum[COLS / 32], sum0[COLS / 32];
+		quantized a = quantized_by(k, x, COLS, false), b = quantized_by(k, x, COLS, true);
+		quantized right = quantized_by(q3_kernels_get("scalar"), x, COLS, true);
 
-		k->quantize(x, COLS, q, scale, sum);
-		q3_kernels_get("scalar")->quantize(x, COLS, q0, scale0, sum0);
-		assert_memory_equal(q, q0, sizeof(q));
-		assert_memory_equal(scale, scale0, sizeof(scale));
-		assert_memory_equal(sum, sum0, sizeof(sum));
-		for (int b = 0; b < COLS / 32; b++)
+		assert_memory_equal(&b, &right, sizeof(b));
+		memset(right.lo, 0x55, sizeof(right.lo)); /* untouched */
+		memset(right.lo_sum, 0x55, sizeof(right.lo_sum));
+		assert_memory_equal(&a, &right, sizeof(a));
+		for (int c = 0; c < COLS / 32; c++)
 		{
-			int total = 0, largest = 0;
+			int total = 0, lo_total = 0, largest = 0;
 
-			for (int j = 32 * b; j < 32 * b + 32; j++)
+			for (int j = 32 * c; j < 32 * c + 32; j++)
 			{
-				total += q[j];
-				largest = abs(q[j]) > largest ? abs(q[j]) : largest;
-				assert_true(fabsf((float) q[j] * scale[b] - x[j]) <= 0.5001f * scale[b] + 1e-30f);
+				double all = (double) b.q[j] + b.lo[j] / 256.0, scale = (double) b.scale[c];
+
+				total += b.q[j];
+				lo_total += b.lo[j];
+				largest = abs(b.q[j]) > largest ? abs(b.q[j]) : largest;
+				assert_true(fabs(b.q[j] * scale - (double) x[j]) <= 0.5001 * scale + 1e-30);
+				/* lo is at most 127, so up to 1/256; and x * (127 / max |x|) is rounded, twice. */
+				assert_true(fabs(all * scale - (double) x[j]) <=
+				            (b.lo[j] == 127 ? 1.0 : 0.5) / 256 * scale + 128 * scale * 0x1p-22 +
+				                1e-30);
 			}
-			assert_int_equal(sum[b], -128 * total);
-			assert_int_equal(largest, b < 2 ? 0 : 127);
+			assert_int_equal(b.sum[c], -128 * total);
+			assert_int_equal(b.lo_sum[c], -128 * lo_total);
+			assert_int_equal(largest, c < 2 ? 0 : 127);
 		}
-		k->quantize(bad, 32, q, scale, sum);
-		assert_true(isnan(scale[0]));
-		bad[2] = -INFINITY;
-		k->quantize(bad, 32, q, scale, sum);
-		assert_true(isinf(scale[0]));
 	}
+}
+
+/* Halves between two steps go to the even one, and the second plane ends at 127. */
+static void
+test_quantize_ties(void **state)
+{
+	static const float x[32] = {127,   2.5f,           3.5f,           -2.5f,
+	                            -3.5f, 4 + 1 / 512.0f, 4 + 3 / 512.0f, -126.5f};
+	static const int8_t q[8] = {127, 2, 4, -2, -4, 4, 4, -126},
+	                    lo[8] = {0, 127, -128, -128, 127, 0, 2, -128};
+	const q3_kernels *k;
+
+	(void) state;
+	for (int i = 0; (k = runnable(i)) != NULL; i++)
+	{
+		quantized a = quantized_by(k, x, 32, true);
+
+		assert_memory_equal(a.q, q, sizeof(q));
+		assert_memory_equal(a.lo, lo, sizeof(lo));
+		assert_true(a.scale[0] == 1);
+	}
+}
+
+static void
+test_quantize_not_finite(void **state)
+{
+	const q3_kernels *k;
+
+	(void) state;
+	for (int i = 0; (k = runnable(i)) != NULL; i++)
+		for (int two = 0; two < 2; two++)
+		{
+			float bad[32] = {1, 2, NAN};
+			quantized right = quantized_by(q3_kernels_get("scalar"), bad, 32, two);
+			quantized a = quantized_by(k, bad, 32, two);
+
+			assert_true(isnan(a.scale[0]));
+			assert_memory_equal(a.q, right.q, sizeof(a.q));
+			assert_memory_equal(a.lo, right.lo, sizeof(a.lo));
+			bad[2] = -INFINITY;
+			right = quantized_by(q3_kernels_get("scalar"), bad, 32, two);
+			a = quantized_by(k, bad, 32, two);
+			assert_true(isinf(a.scale[0]));
+			assert_memory_equal(&a, &right, sizeof(a));
+		}
 }
 
 /* ---- Products ---- */
@@ -283,6 +357,7 @@ typedef struct product
 {
 	packed m;
 	q3_acts acts;
+	bool two; /* use both planes of acts */
 	float *x, *y, *rows[MANY_TOKENS];
 	double *right, *size; /* expected(), [tokens][rows] */
 	void *scratch;
@@ -303,9 +378,15 @@ begin_product(product *p, q3_dtype type, int32_t rows, int32_t cols)
 	p->acts.q = test_malloc((size_t) max_tokens * (size_t) cols);
 	p->acts.scale = test_malloc((size_t) max_tokens * blocks * sizeof(float));
 	p->acts.sum = test_malloc((size_t) max_tokens * blocks * sizeof(int32_t));
-	for (size_t t = 0; t < (size_t) max_tokens; t++)
-		q3_kernels_get("scalar")->quantize(p->x + t * p->ldx, cols, p->acts.q + t * (size_t) cols,
-		                                   p->acts.scale + t * blocks, p->acts.sum + t * blocks);
+	p->acts.lo = test_malloc((size_t) max_tokens * (size_t) cols);
+	p->acts.lo_sum = test_malloc((size_t) max_tokens * blocks * sizeof(int32_t));
+	for (int t = 0; t < max_tokens; t++)
+	{
+		q3_acts at = q3_acts_at(&p->acts, t, 0);
+
+		q3_kernels_get("scalar")->quantize(p->x + (size_t) t * p->ldx, cols, &at);
+	}
+	p->two = false;
 	p->y = test_malloc((size_t) max_tokens * (size_t) (rows + 1) * sizeof(float));
 	for (int t = 0; t < max_tokens; t++)
 		p->rows[t] = p->y + t * (rows + 1);
@@ -322,6 +403,8 @@ end_product(product *p)
 	test_free(p->acts.q);
 	test_free(p->acts.scale);
 	test_free(p->acts.sum);
+	test_free(p->acts.lo);
+	test_free(p->acts.lo_sum);
 	test_free(p->y);
 	test_free(p->right);
 	test_free(p->size);
@@ -333,13 +416,16 @@ static void
 run(product *p, const q3_kernels *k, int bits, int32_t row_begin, int32_t row_end, int first,
     int n_tokens)
 {
-	size_t blocks = (size_t) p->acts.cols / 32, t = (size_t) first;
-	q3_acts acts = {p->acts.q + t * blocks * 32, p->acts.scale + t * blocks,
-	                p->acts.sum + t * blocks, p->acts.cols};
+	q3_acts acts = q3_acts_at(&p->acts, first, 0);
 
+	if (!p->two)
+	{
+		acts.lo = NULL;
+		acts.lo_sum = NULL;
+	}
 	if (bits == 0)
-		k->matmul_planes(&p->m.p, row_begin, row_end, p->x + t * p->ldx, p->ldx, n_tokens,
-		                 p->rows + first, p->scratch);
+		k->matmul_planes(&p->m.p, row_begin, row_end, p->x + (size_t) first * p->ldx, p->ldx,
+		                 n_tokens, p->rows + first, p->scratch);
 	else
 		k->matmul_int8(&p->m.p, bits, row_begin, row_end, &acts, n_tokens, p->rows + first,
 		               p->scratch);
@@ -385,8 +471,9 @@ expect(product *p, int bits)
 			for (int32_t t = 0; t < max_tokens; t++)
 			{
 				int32_t at = t * cols + k;
-				double x = bits == 0 ? p->x[(size_t) t * p->ldx + (size_t) k]
-				                     : (double) p->acts.q[at] * p->acts.scale[at / 32];
+				double q = p->acts.q[at] + (p->two ? p->acts.lo[at] / 256.0 : 0);
+				double x = bits == 0 ? (double) p->x[(size_t) t * p->ldx + (size_t) k]
+				                     : q * (double) p->acts.scale[at / 32];
 
 				p->right[t * rows + r] += w * x;
 				p->size[t * rows + r] += fabs(w * x);
@@ -413,9 +500,10 @@ check_product(product *p, const q3_kernels *k, int bits)
 
 			/* 2^-21 of all that is added: float32 sums of a few hundred products. */
 			if (!(fabs(p->rows[t][r] - right) <= size * 0x1p-21 + 1e-30))
-				fail_msg("%s: type %u, %d bits, %d columns, token %d, row %d: %g instead of %g",
-				         k->name, p->m.w.type, bits, p->acts.cols, t, r, (double) p->rows[t][r],
-				         right);
+				fail_msg("%s: type %u, %d bits, %d planes of activations, %d columns, token %d, "
+				         "row %d: %g instead of %g",
+				         k->name, p->m.w.type, bits, p->two ? 2 : 1, p->acts.cols, t, r,
+				         (double) p->rows[t][r], right);
 		}
 		assert_true(p->rows[t][rows] == 1e30f); /* nothing beyond the last row */
 	}
@@ -452,11 +540,13 @@ test_products(void **state)
 
 			begin_product(&p, types[i], shapes[s][0], shapes[s][1]);
 			for (int bits = 0; bits <= 8; bits += 4)
-			{
-				expect(&p, bits);
-				for (int j = 0; (k = runnable(j)) != NULL; j++)
-					check_product(&p, k, bits);
-			}
+				for (int two = 0; two <= (bits == 0 ? 0 : 1); two++)
+				{
+					p.two = two;
+					expect(&p, bits);
+					for (int j = 0; (k = runnable(j)) != NULL; j++)
+						check_product(&p, k, bits);
+				}
 			end_product(&p);
 		}
 }
@@ -481,10 +571,18 @@ test_limits(void **state)
 				for (int32_t r = 0; r < 32; r++)
 					q3_planes_row(&p.m.p, r, p.m.unpacked + r * 64);
 				memset(p.acts.q, sign & 2 ? 127 : -127, (size_t) max_tokens * 64);
+				memset(p.acts.lo, sign & 2 ? 127 : -128, (size_t) max_tokens * 64);
 				for (int j = 0; j < max_tokens * 2; j++)
+				{
 					p.acts.sum[j] = -128 * 32 * (sign & 2 ? 127 : -127);
-				expect(&p, bits);
-				check_product(&p, k, bits);
+					p.acts.lo_sum[j] = -128 * 32 * (sign & 2 ? 127 : -128);
+				}
+				for (int two = 0; two < 2; two++)
+				{
+					p.two = two;
+					expect(&p, bits);
+					check_product(&p, k, bits);
+				}
 				end_product(&p);
 			}
 }
@@ -503,9 +601,13 @@ test_many_tokens(void **state)
 		product p;
 
 		begin_product(&p, Q3_BF16, 20, 576);
-		expect(&p, bits);
-		for (int j = 0; (k = runnable(j)) != NULL; j++)
-			check_product(&p, k, bits);
+		for (int two = 0; two <= (bits == 0 ? 0 : 1); two++)
+		{
+			p.two = two;
+			expect(&p, bits);
+			for (int j = 0; (k = runnable(j)) != NULL; j++)
+				check_product(&p, k, bits);
+		}
 		end_product(&p);
 	}
 	max_tokens = 40;
@@ -519,6 +621,8 @@ main(void)
 	    cmocka_unit_test(test_packing),
 	    cmocka_unit_test(test_packing_extremes),
 	    cmocka_unit_test(test_quantize),
+	    cmocka_unit_test(test_quantize_ties),
+	    cmocka_unit_test(test_quantize_not_finite),
 	    cmocka_unit_test(test_products),
 	    cmocka_unit_test(test_limits),
 	    cmocka_unit_test(test_many_tokens),
