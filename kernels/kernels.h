@@ -73,6 +73,13 @@ typedef struct q3_kv_view
 	bool f32;              /* elements are F32; else F16 */
 } q3_kv_view;
 
+/* Consecutive tokens of one sequence in a call of attention(). */
+typedef struct q3_attention_part
+{
+	const int32_t *blocks; /* of the sequence, as in q3_kv_view */
+	int32_t pos, n_tokens; /* of the first token; n_tokens >= 1 */
+} q3_attention_part;
+
 /* Matrices packed in planes of bits, and activations of 8 bits: see planes.h. */
 typedef struct q3_planes q3_planes;
 typedef struct q3_acts q3_acts;
@@ -134,13 +141,17 @@ typedef struct q3_kernels
 	/* Writes k[head_dim] and v[head_dim] of the token at position pos. */
 	void (*kv_store)(const q3_kv_view *kv, int32_t pos, const float *k, const float *v);
 	/*
-	 * Causal attention of n_tokens queries at positions pos, pos + 1, ... with group heads each:
-	 * q[token * ldq + head * head_dim + d], out the same way with ldo. n_tokens * group is at most
-	 * Q3_ATTENTION_QUERIES. Keys are visited in blocks at absolute positions, so that a query's
-	 * result depends on its own position only.
+	 * Causal attention of the tokens of n_parts sequences, one part behind the other: the queries
+	 * of token t (of all parts) are q[t * ldq + head * head_dim + d] for group heads, out the same
+	 * way with ldo. kv is where the sequences are (its blocks are not looked at). The first
+	 * n_shared blocks of all parts are the same ones, full, and before every token of the call:
+	 * they are read once for all. The tokens times group are at most Q3_ATTENTION_QUERIES. Keys are
+	 * visited in blocks at absolute positions, so that a query's result depends on its own position
+	 * and keys only.
 	 */
-	void (*attention)(const q3_kv_view *kv, int32_t pos, int32_t n_tokens, int32_t group,
-	                  const float *q, size_t ldq, float *out, size_t ldo, void *scratch);
+	void (*attention)(const q3_kv_view *kv, const q3_attention_part *parts, int32_t n_parts,
+	                  int32_t n_shared, int32_t group, const float *q, size_t ldq, float *out,
+	                  size_t ldo, void *scratch);
 } q3_kernels;
 
 /* Bytes of scratch that one thread needs, for any instruction set. */

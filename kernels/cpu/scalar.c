@@ -338,28 +338,37 @@ attend_block(const char *block, bool f32, int32_t n, int32_t n_keys, const float
 }
 
 static void
-attention(const q3_kv_view *kv, int32_t pos, int32_t n_tokens, int32_t group, const float *q,
-          size_t ldq, float *out, size_t ldo, void *scratch)
+attend(const q3_kv_view *kv, int32_t n_keys, const float *q, float *out)
 {
 	int32_t n = kv->head_dim;
-	float scale = 1.0f / sqrtf((float) n);
+	float scale = 1.0f / sqrtf((float) n), maximum = -INFINITY, sum = 0;
 
+	memset(out, 0, (size_t) n * sizeof(float));
+	for (int32_t key = 0; key < n_keys; key += Q3_KV_BLOCK)
+		attend_block(kv->base + (size_t) kv->blocks[key / Q3_KV_BLOCK] * kv->block_bytes +
+		                 kv->offset,
+		             kv->f32, n, n_keys - key < Q3_KV_BLOCK ? n_keys - key : Q3_KV_BLOCK, q, scale,
+		             &maximum, &sum, out);
+	for (int32_t d = 0; d < n; d++)
+		out[d] /= sum;
+}
+
+/* There is nothing to win here by reading shared blocks once. */
+static void
+attention(const q3_kv_view *kv, const q3_attention_part *parts, int32_t n_parts, int32_t n_shared,
+          int32_t group, const float *q, size_t ldq, float *out, size_t ldo, void *scratch)
+{
+	q3_kv_view view = *kv;
+
+	(void) n_shared;
 	(void) scratch;
-	for (int32_t i = 0; i < n_tokens * group; i++)
+	for (int32_t p = 0; p < n_parts; p++)
 	{
-		int32_t n_keys = pos + i / group + 1;
-		size_t head = (size_t) (i % group) * (size_t) n;
-		float *acc = out + (size_t) (i / group) * ldo + head;
-		float maximum = -INFINITY, sum = 0;
-
-		memset(acc, 0, (size_t) n * sizeof(float));
-		for (int32_t key = 0; key < n_keys; key += Q3_KV_BLOCK)
-			attend_block(kv->base + (size_t) kv->blocks[key / Q3_KV_BLOCK] * kv->block_bytes +
-			                 kv->offset,
-			             kv->f32, n, n_keys - key < Q3_KV_BLOCK ? n_keys - key : Q3_KV_BLOCK,
-			             q + (size_t) (i / group) * ldq + head, scale, &maximum, &sum, acc);
-		for (int32_t d = 0; d < n; d++)
-			acc[d] /= sum;
+		view.blocks = parts[p].blocks;
+		for (int32_t t = 0; t < parts[p].n_tokens; t++, q += ldq, out += ldo)
+			for (int32_t i = 0; i < group; i++)
+				attend(&view, parts[p].pos + t + 1, q + (size_t) i * (size_t) kv->head_dim,
+				       out + (size_t) i * (size_t) kv->head_dim);
 	}
 }
 

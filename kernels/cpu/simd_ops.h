@@ -362,13 +362,25 @@ prefetch_block(const q3_kv_view *kv, int32_t pos)
 		__builtin_prefetch(block + i, 0, 2);
 }
 
-static void
-attention(const q3_kv_view *kv, int32_t pos, int32_t n_tokens, int32_t group, const float *q,
-          size_t ldq, float *out, size_t ldo, void *scratch)
+/* The same for queries from another one on. */
+static attention_state
+attention_state_from(const attention_state *a, int32_t query)
 {
-	int32_t n = kv->head_dim, n_queries = n_tokens * group;
-	bool widen = !kv->f32 && n_queries >= WIDEN_QUERIES;
-	attention_state a = attention_state_in(scratch, n);
+	attention_state out = *a;
+
+	out.q += query * a->head_dim;
+	out.acc += query * a->head_dim;
+	out.scores += query * Q3_KV_BLOCK;
+	out.maximum += query;
+	out.sums += query * MAX_VL;
+	return out;
+}
+
+/* Scales n queries and begins their sums. */
+static void
+begin_queries(attention_state *a, int32_t n_queries, int32_t group, const float *q, size_t ldq)
+{
+	int32_t n = a->head_dim;
 	V scale = v_set1(1.0f / sqrtf((float) n));
 
 	for (int32_t i = 0; i < n_queries; i++)
@@ -377,34 +389,76 @@ attention(const q3_kv_view *kv, int32_t pos, int32_t n_tokens, int32_t group, co
 
 		for (int32_t d = 0; d < n; d += VL)
 		{
-			v_store(a.q + i * n + d, v_mul(v_load(from + d), scale));
-			v_store(a.acc + i * n + d, v_zero());
+			v_store(a->q + i * n + d, v_mul(v_load(from + d), scale));
+			v_store(a->acc + i * n + d, v_zero());
 		}
-		a.maximum[i] = -INFINITY;
-		v_store(a.sums + i * MAX_VL, v_zero());
+		a->maximum[i] = -INFINITY;
+		v_store(a->sums + i * MAX_VL, v_zero());
 	}
-	for (int32_t key = 0; key < pos + n_tokens; key += Q3_KV_BLOCK)
+}
+
+/* The keys from position key to end, for n_tokens that begin at position pos. */
+static void
+attend_keys(attention_state *a, const q3_kv_view *kv, int32_t key, int32_t end, int32_t pos,
+            int32_t n_tokens, int32_t group)
+{
+	int32_t n = kv->head_dim;
+	bool widen = !kv->f32 && n_tokens * group >= WIDEN_QUERIES;
+
+	for (; key < end; key += Q3_KV_BLOCK)
 	{
 		const char *block = block_of(kv, key);
 
 		if (widen)
 		{
-			widen_block(block, 2 * n * Q3_KV_BLOCK, a.widened);
-			block = (const char *) a.widened;
+			widen_block(block, 2 * n * Q3_KV_BLOCK, a->widened);
+			block = (const char *) a->widened;
 		}
-		else if (key + Q3_KV_BLOCK < pos + n_tokens)
+		else if (key + Q3_KV_BLOCK < end)
 			prefetch_block(kv, key + Q3_KV_BLOCK);
-		attend_block(&a, block, widen || kv->f32, key, pos, key > pos ? key - pos : 0, n_tokens,
+		attend_block(a, block, widen || kv->f32, key, pos, key > pos ? key - pos : 0, n_tokens,
 		             group);
 	}
+}
+
+static void
+end_queries(const attention_state *a, int32_t n_queries, int32_t group, float *out, size_t ldo)
+{
+	int32_t n = a->head_dim;
+
 	for (int32_t i = 0; i < n_queries; i++)
 	{
 		float *to = out + (size_t) (i / group) * ldo + (size_t) (i % group * n);
-		V total = v_set1(v_sum(v_load(a.sums + i * MAX_VL)));
+		V total = v_set1(v_sum(v_load(a->sums + i * MAX_VL)));
 
 		for (int32_t d = 0; d < n; d += VL)
-			v_store(to + d, v_div(v_load(a.acc + i * n + d), total));
+			v_store(to + d, v_div(v_load(a->acc + i * n + d), total));
 	}
+}
+
+static void
+attention(const q3_kv_view *kv, const q3_attention_part *parts, int32_t n_parts, int32_t n_shared,
+          int32_t group, const float *q, size_t ldq, float *out, size_t ldo, void *scratch)
+{
+	attention_state all = attention_state_in(scratch, kv->head_dim);
+	q3_kv_view view = *kv;
+	int32_t n_tokens = 0, shared = n_shared * Q3_KV_BLOCK;
+
+	for (int32_t p = 0; p < n_parts; p++)
+		n_tokens += parts[p].n_tokens;
+	begin_queries(&all, n_tokens * group, group, q, ldq);
+	view.blocks = parts[0].blocks;
+	/* Whatever the positions are, all of these keys are before them. */
+	attend_keys(&all, &view, 0, shared, shared, n_tokens, group);
+	for (int32_t p = 0, t = 0; p < n_parts; t += parts[p++].n_tokens)
+	{
+		attention_state a = attention_state_from(&all, t * group);
+
+		view.blocks = parts[p].blocks;
+		attend_keys(&a, &view, shared, parts[p].pos + parts[p].n_tokens, parts[p].pos,
+		            parts[p].n_tokens, group);
+	}
+	end_queries(&all, n_tokens * group, group, out, ldo);
 }
 
 #define SIMD_KERNELS(NAME, MATMUL_INT8)                                                            \

@@ -27,6 +27,7 @@ typedef struct pass
 	int32_t n_tokens;
 	int32_t n_wanted;
 	int32_t n_spans;
+	int32_t n_parts;
 	int32_t n_runs;
 	int32_t layer;
 } pass;
@@ -333,13 +334,13 @@ attention_chunk(void *arg, int32_t chunk, int32_t thread)
 	int32_t group = info->n_heads / info->n_kv_heads, head = chunk % info->n_kv_heads;
 	/* The longest spans stand last: they are begun first. */
 	const q3_span *span = &rt->spans[p->n_spans - 1 - chunk / info->n_kv_heads];
-	const q3_batch_token *first = &rt->tokens[span->first];
-	q3_kv_view kv = q3_kv_view_of(first->seq, p->layer, head);
+	q3_kv_view kv = q3_kv_view_of(rt->tokens[span->first].seq, p->layer, head);
 	size_t offset = (size_t) (head * group) * (size_t) info->head_dim;
 
-	rt->kernels->attention(&kv, first->pos, span->n, group, rt->q.row[span->first] + offset,
-	                       rt->q.stride, rt->attended.rows.row[span->first] + offset,
-	                       rt->attended.rows.stride, scratch_of(rt, thread));
+	rt->kernels->attention(&kv, rt->parts + span->first_part, span->n_parts, span->n_shared, group,
+	                       rt->q.row[span->first] + offset, rt->q.stride,
+	                       rt->attended.rows.row[span->first] + offset, rt->attended.rows.stride,
+	                       scratch_of(rt, thread));
 	if (whole_blocks(info))
 		for (int32_t t = span->first; t < span->first + span->n; t++)
 			quantize(p, &rt->attended, t, (int32_t) offset,
@@ -359,16 +360,58 @@ quantize_attended_chunk(void *arg, int32_t chunk, int32_t thread)
 		quantize(p, &p->rt->attended, t, 0, p->rt->attended.acts.cols);
 }
 
-/* Cuts tokens [begin, end) of one sequence into spans. */
+/* Full blocks that two parts begin with, both. */
+static int32_t
+shared_blocks(const q3_attention_part *a, const q3_attention_part *b)
+{
+	int32_t most = (a->pos < b->pos ? a->pos : b->pos) / Q3_KV_BLOCK, n = 0;
+
+	while (n < most && a->blocks[n] == b->blocks[n])
+		n++;
+	return n;
+}
+
+/* Puts a part that begins with token first into the last span, if it shares blocks with that. */
+static bool
+join_span(pass *p, int32_t first, const q3_attention_part *part, int32_t most)
+{
+	q3_runtime *rt = p->rt;
+	q3_span *span = rt->spans + p->n_spans - 1;
+	int32_t shared;
+
+	if (span->first + span->n != first || span->n + part->n_tokens > most)
+		return false;
+	shared = shared_blocks(&rt->parts[span->first_part], part);
+	if (span->n_parts > 1 && span->n_shared < shared)
+		shared = span->n_shared;
+	if (shared == 0 || shared < span->n_shared / 2) /* the others would lose more than is won */
+		return false;
+	span->n += part->n_tokens;
+	span->n_parts++;
+	span->n_shared = shared;
+	return true;
+}
+
+/* Tokens [begin, end) of one sequence attend: in spans of their own, or with those before them. */
 static void
 add_spans(pass *p, int32_t begin, int32_t end)
 {
-	const q3_model_info *info = &p->rt->model->info;
+	q3_runtime *rt = p->rt;
+	const q3_model_info *info = &rt->model->info;
 	int32_t group = info->n_heads / info->n_kv_heads, most = Q3_ATTENTION_QUERIES / group;
 
 	most = most < SPAN_TOKENS ? most : SPAN_TOKENS;
 	for (; begin < end; begin += most)
-		p->rt->spans[p->n_spans++] = (q3_span){begin, end - begin < most ? end - begin : most};
+	{
+		const q3_batch_token *token = &rt->tokens[begin];
+		int32_t n = end - begin < most ? end - begin : most;
+		q3_attention_part *part = &rt->parts[p->n_parts];
+
+		*part = (q3_attention_part){token->seq->blocks, token->pos, n};
+		if (p->n_spans == 0 || !join_span(p, begin, part, most))
+			rt->spans[p->n_spans++] = (q3_span){begin, n, p->n_parts, 1, 0};
+		p->n_parts++;
+	}
 }
 
 /* ---- The layers ---- */
@@ -416,7 +459,7 @@ keep_wanted(pass *p, const q3_batch_item *items, int32_t n_items)
 {
 	int32_t t = 0;
 
-	p->n_spans = 0;
+	p->n_spans = p->n_parts = 0;
 	for (int32_t i = 0; i < n_items; i++)
 	{
 		t += items[i].n_tokens;

@@ -74,10 +74,15 @@ typedef struct q3_batch_token
 	q3_mode mode;
 } q3_batch_token;
 
-/* Consecutive tokens of one sequence that attend together, for every K/V head. */
+/*
+ * Consecutive tokens that attend together, for every K/V head: of one sequence, or of several that
+ * begin with the same blocks.
+ */
 typedef struct q3_span
 {
-	int32_t first, n; /* in the batch */
+	int32_t first, n;            /* in the batch */
+	int32_t first_part, n_parts; /* in parts[] */
+	int32_t n_shared;            /* blocks */
 } q3_span;
 
 /* Consecutive tokens of one mode. */
@@ -124,6 +129,7 @@ struct q3_runtime
 	q3_rows rope_cos, rope_sin;
 	q3_batch_token *tokens;
 	q3_span *spans;
+	q3_attention_part *parts; /* of the spans */
 	q3_run *runs;
 	int32_t *wanted;  /* batch index of each token whose logits are wanted */
 	float **logits;   /* where they go */

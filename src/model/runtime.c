@@ -77,6 +77,7 @@ lay_out(q3_runtime *rt, arena *a)
 	take_rows(a, &rt->rope_sin, n, m->rope_dims);
 	rt->tokens = take(a, (size_t) n * sizeof(*rt->tokens));
 	rt->spans = take(a, (size_t) n * sizeof(*rt->spans));
+	rt->parts = take(a, (size_t) n * sizeof(*rt->parts));
 	rt->runs = take(a, (size_t) n * sizeof(*rt->runs));
 	rt->wanted = take(a, (size_t) n * sizeof(*rt->wanted));
 	rt->logits = take(a, (size_t) n * sizeof(*rt->logits));

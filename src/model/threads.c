@@ -14,8 +14,8 @@
  * finds itself on the leader's processor can only be in the way: it goes to sleep, and is left
  * there for some jobs, until waking it gives the system another chance to place it better. And when
  * a worker is stopped in the middle of a chunk, for milliseconds, the leader next does as many jobs
- * alone as cost about what the waiting has cost. So two threads are not slower than one when there
- * is only one processor to be had.
+ * alone as cost about what the waiting has cost; twice as many when that happens again soon, and so
+ * on. So two threads are not slower than one when there is only one processor to be had.
  */
 #include "model/threads.h"
 
@@ -29,7 +29,9 @@
 
 #define SPIN_NANOSECONDS 40000
 #define LATE_NANOSECONDS 150000 /* waiting that a chunk in progress does not explain */
-#define MAX_ALONE 4096          /* jobs */
+#define MAX_ALONE 16384         /* jobs */
+#define MAX_CAUTION 64
+#define CALM_JOBS 512 /* done in company without a late worker: reason to be less cautious */
 #define NO_WAKE_JOBS 64
 #define GATE_OPEN 0x40000000u /* added to the number of workers inside */
 
@@ -55,6 +57,8 @@ struct q3_threads
 
 	/* The leader's own. */
 	int32_t alone_left;   /* jobs to do alone */
+	int32_t caution;      /* factor for the next alone_left */
+	int32_t calm;         /* jobs in company since a worker was last late, or caution changed */
 	int32_t no_wake_left; /* jobs for which sleeping workers are left asleep */
 
 	_Alignas(64) atomic_uint gate;
@@ -240,10 +244,19 @@ note_waiting(q3_threads *p, int64_t worked, int32_t n, int64_t waited)
 	int64_t chunk = n > 0 ? worked / n : worked, jobs;
 
 	if (waited <= 2 * chunk + LATE_NANOSECONDS)
+	{
+		if (++p->calm == CALM_JOBS)
+		{
+			p->calm = 0;
+			p->caution = p->caution > 1 ? p->caution / 2 : 1;
+		}
 		return;
+	}
 	/* Alone a job takes about p->n times as long. */
-	jobs = waited / (worked * (p->n - 1) + 1) + 1;
+	jobs = (waited / (worked * (p->n - 1) + 1) + 1) * p->caution;
 	p->alone_left = jobs < MAX_ALONE ? (int32_t) jobs : MAX_ALONE;
+	p->caution = p->caution < MAX_CAUTION ? p->caution * 2 : MAX_CAUTION;
+	p->calm = 0;
 }
 
 bool
@@ -337,6 +350,7 @@ q3_threads_create(int32_t n, q3_error *err)
 		return NULL;
 	}
 	p->n = n;
+	p->caution = 1;
 	atomic_store(&p->leader_cpu, -1);
 	pthread_mutex_init(&p->mutex, NULL);
 	pthread_cond_init(&p->wake, NULL);

@@ -216,8 +216,10 @@ bench_attention(const q3_kernels *kernels, int32_t head_dim, int32_t group, bool
 
 			for (int32_t h = 0; h < HEADS; h++)
 			{
+				const q3_attention_part part = {blocks, KEYS - n, n};
+
 				kv.offset = (size_t) h * head_bytes;
-				kernels->attention(&kv, KEYS - n, n, group, q, ldq, out, ldq, scratch);
+				kernels->attention(&kv, &part, 1, 0, group, q, ldq, out, ldq, scratch);
 			}
 			took = (now() - start) / HEADS;
 			best = took < best ? took : best;

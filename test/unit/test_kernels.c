@@ -492,6 +492,16 @@ check_attention(const cache *c, int32_t pos, const float *q, const float *out)
 	test_free(weights);
 }
 
+/* Consecutive tokens of one sequence. */
+static void
+attend_one(const q3_kernels *k, const q3_kv_view *view, int32_t pos, int32_t n, int32_t group,
+           const float *q, float *out, size_t ld, void *memory)
+{
+	const q3_attention_part part = {view->blocks, pos, n};
+
+	k->attention(view, &part, 1, 0, group, q, ld, out, ld, memory);
+}
+
 static void
 check_attention_of(const q3_kernels *k, int32_t n, int32_t head_dim, int32_t group, bool f32)
 {
@@ -508,8 +518,8 @@ check_attention_of(const q3_kernels *k, int32_t n, int32_t head_dim, int32_t gro
 	for (size_t i = 0; i < size; i++)
 		q[i] *= 4;
 	for (int32_t t = 0; t < n; t += most)
-		k->attention(&c.view, t, n - t < most ? n - t : most, group, q + (size_t) t * ldq, ldq,
-		             whole + (size_t) t * ldq, ldq, memory);
+		attend_one(k, &c.view, t, n - t < most ? n - t : most, group, q + (size_t) t * ldq,
+		           whole + (size_t) t * ldq, ldq, memory);
 	for (int32_t t = 0; t < n; t++)
 		for (int32_t h = 0; h < group; h++)
 			check_attention(&c, t, q + (size_t) t * ldq + h * head_dim,
@@ -518,8 +528,8 @@ check_attention_of(const q3_kernels *k, int32_t n, int32_t head_dim, int32_t gro
 	{
 		m = random_u32() % 2 == 0 ? 1 : 1 + (int32_t) (random_u32() % (uint32_t) most);
 		m = m < n - t ? m : n - t;
-		k->attention(&c.view, t, m, group, q + (size_t) t * ldq, ldq, parts + (size_t) t * ldq, ldq,
-		             memory);
+		attend_one(k, &c.view, t, m, group, q + (size_t) t * ldq, parts + (size_t) t * ldq, ldq,
+		           memory);
 	}
 	assert_memory_equal(parts, whole, size * sizeof(float));
 	cache_free(&c);
@@ -544,6 +554,67 @@ test_attention(void **state)
 			check_attention_of(k, shapes[s][0], shapes[s][1], shapes[s][2], true);
 			check_attention_of(k, shapes[s][0], shapes[s][1], shapes[s][2], false);
 		}
+}
+
+enum
+{
+	SHARING = 5, /* sequences */
+	SHARED_BLOCKS = 3,
+	OWN_BLOCKS = 2
+};
+
+/* Sequences that begin with the same blocks attend together as each of them does alone. */
+static void
+check_shared_attention(const q3_kernels *k, int32_t head_dim, int32_t group, bool f32)
+{
+	static const int32_t pos[SHARING] = {97, 96, 130, 127, 150}, n[SHARING] = {1, 3, 2, 1, 1};
+	const int32_t n_blocks = SHARED_BLOCKS + SHARING * OWN_BLOCKS, tokens = 8;
+	size_t ld = (size_t) (group * head_dim), size = (size_t) tokens * ld;
+	float *q = random_floats(size), *alone = test_malloc(size * sizeof(float));
+	float *together = test_malloc(size * sizeof(float));
+	void *memory = scratch(q3_attention_scratch(head_dim));
+	int32_t blocks[SHARING][SHARED_BLOCKS + OWN_BLOCKS];
+	q3_attention_part parts[SHARING];
+	cache c;
+
+	cache_init(&c, k, n_blocks * Q3_KV_BLOCK, head_dim, f32);
+	for (int32_t s = 0, t = 0; s < SHARING; t += n[s++])
+	{
+		q3_kv_view view = c.view;
+
+		for (int32_t i = 0; i < SHARED_BLOCKS + OWN_BLOCKS; i++)
+			blocks[s][i] = i < SHARED_BLOCKS ? i : i + s * OWN_BLOCKS;
+		view.blocks = blocks[s];
+		parts[s] = (q3_attention_part){blocks[s], pos[s], n[s]};
+		attend_one(k, &view, pos[s], n[s], group, q + (size_t) t * ld, alone + (size_t) t * ld, ld,
+		           memory);
+	}
+	for (int32_t shared = 0; shared <= SHARED_BLOCKS; shared++)
+	{
+		memset(together, 0, size * sizeof(float));
+		k->attention(&c.view, parts, SHARING, shared, group, q, ld, together, ld, memory);
+		assert_memory_equal(together, alone, size * sizeof(float));
+	}
+	cache_free(&c);
+	test_free(q);
+	test_free(alone);
+	test_free(together);
+	free(memory);
+}
+
+static void
+test_shared_attention(void **state)
+{
+	const q3_kernels *k;
+
+	(void) state;
+	for (int i = 0; (k = runnable(i)) != NULL; i++)
+	{
+		check_shared_attention(k, 64, 3, true);
+		check_shared_attention(k, 128, 2, false);
+		check_shared_attention(k, 80, 1, true);
+		check_shared_attention(k, 32, 16, false);
+	}
 }
 
 /* The cache's rounding to F16: to nearest, as dequantisation of F16 reads it back. */
@@ -612,6 +683,7 @@ main(void)
 	    cmocka_unit_test(test_swiglu),
 	    cmocka_unit_test(test_rope),
 	    cmocka_unit_test(test_attention),
+	    cmocka_unit_test(test_shared_attention),
 	    cmocka_unit_test(test_half_rounding),
 	    cmocka_unit_test(test_select),
 	};
