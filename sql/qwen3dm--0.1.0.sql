@@ -118,6 +118,80 @@ COMMENT ON FUNCTION @extschema@.qwen_stream(pg_catalog.text, pg_catalog.text, pg
 IS 'the model''s answer to a prompt, row by row while it is generated';
 
 -- ----------------------------------------------------------------------------------------------
+-- Labels
+-- ----------------------------------------------------------------------------------------------
+
+CREATE FUNCTION @extschema@.qwen_classify(
+    input pg_catalog.text,
+    labels pg_catalog.text[],
+    task pg_catalog.text DEFAULT NULL,
+    mode pg_catalog.text DEFAULT 'auto',
+    on_error pg_catalog.text DEFAULT 'raise',
+    system pg_catalog.text DEFAULT NULL)
+RETURNS pg_catalog.text
+AS 'MODULE_PATHNAME', 'qwen3dm_classify'
+LANGUAGE C VOLATILE PARALLEL SAFE COST 10000;
+
+COMMENT ON FUNCTION @extschema@.qwen_classify(pg_catalog.text, pg_catalog.text[], pg_catalog.text,
+    pg_catalog.text, pg_catalog.text, pg_catalog.text)
+IS 'the label that fits a text best';
+
+CREATE FUNCTION @extschema@.qwen_classify_probs(
+    input pg_catalog.text,
+    labels pg_catalog.text[],
+    task pg_catalog.text DEFAULT NULL,
+    mode pg_catalog.text DEFAULT 'auto',
+    on_error pg_catalog.text DEFAULT 'raise',
+    system pg_catalog.text DEFAULT NULL)
+RETURNS TABLE (label pg_catalog.text, probability pg_catalog.float8)
+AS 'MODULE_PATHNAME', 'qwen3dm_classify_probs'
+LANGUAGE C VOLATILE PARALLEL SAFE COST 10000 ROWS 5;
+
+COMMENT ON FUNCTION @extschema@.qwen_classify_probs(pg_catalog.text, pg_catalog.text[],
+    pg_catalog.text, pg_catalog.text, pg_catalog.text, pg_catalog.text)
+IS 'the probability of each label for a text; they add up to 1';
+
+CREATE FUNCTION @extschema@.qwen_filter(
+    input pg_catalog.text,
+    condition pg_catalog.text,
+    threshold pg_catalog.float8 DEFAULT 0.5,
+    task pg_catalog.text DEFAULT NULL,
+    mode pg_catalog.text DEFAULT 'auto',
+    on_error pg_catalog.text DEFAULT 'raise')
+RETURNS pg_catalog.bool
+AS 'MODULE_PATHNAME', 'qwen3dm_filter'
+LANGUAGE C VOLATILE PARALLEL SAFE COST 10000;
+
+COMMENT ON FUNCTION @extschema@.qwen_filter(pg_catalog.text, pg_catalog.text, pg_catalog.float8,
+    pg_catalog.text, pg_catalog.text, pg_catalog.text)
+IS 'whether a condition holds for a text with at least this probability';
+
+-- What is pinned is shared by all roles, and takes memory from them: for those who are granted it.
+CREATE FUNCTION @extschema@.qwen_pin_prefix(
+    system pg_catalog.text,
+    labels pg_catalog.text[] DEFAULT NULL,
+    mode pg_catalog.text DEFAULT 'auto')
+RETURNS pg_catalog.int4
+AS 'MODULE_PATHNAME', 'qwen3dm_pin_prefix'
+LANGUAGE C VOLATILE PARALLEL RESTRICTED COST 10000;
+
+COMMENT ON FUNCTION @extschema@.qwen_pin_prefix(pg_catalog.text, pg_catalog.text[], pg_catalog.text)
+IS 'computes and keeps the beginning of all requests with this system text (and these labels); returns its tokens';
+
+CREATE FUNCTION @extschema@.qwen_unpin_prefixes()
+RETURNS pg_catalog.void
+AS 'MODULE_PATHNAME', 'qwen3dm_unpin_prefixes'
+LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+
+COMMENT ON FUNCTION @extschema@.qwen_unpin_prefixes()
+IS 'gives up all that qwen_pin_prefix keeps';
+
+REVOKE EXECUTE ON FUNCTION
+    @extschema@.qwen_pin_prefix(pg_catalog.text, pg_catalog.text[], pg_catalog.text),
+    @extschema@.qwen_unpin_prefixes()
+FROM PUBLIC;
+
+-- ----------------------------------------------------------------------------------------------
 -- Text and tokens
 -- ----------------------------------------------------------------------------------------------
 
