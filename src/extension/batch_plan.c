@@ -505,16 +505,11 @@ columns_tlist(List *columns)
 	return tlist;
 }
 
-/* A node over plan that gives tlist of the rows that pass qual, both in terms of plan's own. */
-static Plan *
-batch_over(Plan *plan, List *tlist, List *qual, Rewriter *w)
+/* A node over plan, without target list and qual. */
+static CustomScan *
+make_node_over(Plan *plan, const Mover *m, Rewriter *w)
 {
-	Mover m = {NIL, INDEX_VAR, NIL, true, true};
 	CustomScan *node = makeNode(CustomScan);
-	ListCell *lc;
-
-	(void) collect_columns((Node *) tlist, &m.columns);
-	(void) collect_columns((Node *) qual, &m.columns);
 
 	node->scan.plan = *plan;
 	node->scan.plan.type = T_CustomScan;
@@ -524,20 +519,37 @@ batch_over(Plan *plan, List *tlist, List *qual, Rewriter *w)
 	node->scan.plan.lefttree = plan;
 	node->scan.plan.righttree = NULL;
 	node->scan.plan.initPlan = NIL;
-	/* Those of a list are evaluated until one is false. */
+	node->scan.plan.targetlist = NIL;
 	node->scan.plan.qual = NIL;
+	node->flags = ExecSupportsBackwardScan(plan) ? CUSTOMPATH_SUPPORT_BACKWARD_SCAN : 0;
+	node->custom_scan_tlist = make_scan_tlist(m);
+	node->custom_private = list_make2_int(list_length(m->columns), m->plain);
+	node->methods = &qwen3dm_batch_methods;
+	return node;
+}
+
+/* A node over plan that gives tlist of the rows that pass qual, both in terms of plan's own. */
+static Plan *
+batch_over(Plan *plan, List *tlist, List *qual, Rewriter *w)
+{
+	Mover m = {NIL, INDEX_VAR, NIL, true, true};
+	List *moved = NIL;
+	CustomScan *node;
+	ListCell *lc;
+
+	(void) collect_columns((Node *) tlist, &m.columns);
+	(void) collect_columns((Node *) qual, &m.columns);
+	/* Filters of a list are evaluated until one is false. */
 	foreach (lc, qual)
 	{
 		m.certain = lc == list_head(qual);
-		node->scan.plan.qual = lappend(node->scan.plan.qual, move(lfirst(lc), &m));
+		moved = lappend(moved, move(lfirst(lc), &m));
 	}
 	m.certain = qual == NIL;
-	node->scan.plan.targetlist = (List *) move((Node *) tlist, &m);
-	node->flags = ExecSupportsBackwardScan(plan) ? CUSTOMPATH_SUPPORT_BACKWARD_SCAN : 0;
-	node->custom_scan_tlist = make_scan_tlist(&m);
-	node->custom_private = list_make2_int(list_length(m.columns), m.plain);
-	node->methods = &qwen3dm_batch_methods;
-
+	tlist = (List *) move((Node *) tlist, &m);
+	node = make_node_over(plan, &m, w);
+	node->scan.plan.targetlist = tlist;
+	node->scan.plan.qual = moved;
 	plan->targetlist = columns_tlist(m.columns);
 	return (Plan *) node;
 }
@@ -621,6 +633,96 @@ batch_node(Plan *plan, Rewriter *w)
 	return add_batches(plan, tlist, qual, from, w);
 }
 
+/* ---------------------------------------------------------------------------------------------
+ * Aggregates: the calls in their arguments go into a node below
+ * --------------------------------------------------------------------------------------------- */
+
+/* Replaces calls in the arguments of aggregates by columns behind those of the node below. */
+static Node *
+lift(Node *node, void *context)
+{
+	Mover *m = context;
+	bool certain = m->certain;
+	Node *lifted;
+
+	if (node == NULL)
+		return NULL;
+	if (IsA(node, Aggref))
+	{
+		Aggref *aggref = makeNode(Aggref);
+
+		*aggref = *(Aggref *) node;
+		m->certain = aggref->aggfilter == NULL;
+		aggref->args = (List *) expression_tree_mutator((Node *) aggref->args, lift, m);
+		m->certain = false;
+		return (Node *) aggref;
+	}
+	if (certain && is_call(node) && is_fixed((Node *) ((FuncExpr *) node)->args))
+	{
+		m->plain = m->plain && is_plain((FuncExpr *) node);
+		m->calls = lappend(m->calls, node);
+		return (Node *) make_column(OUTER_VAR, list_length(m->columns) + list_length(m->calls),
+		                            node);
+	}
+	m->certain = certain && evaluates_all(node);
+	lifted = expression_tree_mutator(node, lift, m);
+	m->certain = certain;
+	return lifted;
+}
+
+/* The columns of the node below go through, then come the calls. */
+static List *
+lifted_tlist(const List *below, const Mover *m)
+{
+	List *tlist = NIL;
+	ListCell *lc;
+
+	foreach (lc, below)
+	{
+		TargetEntry *entry = flatCopyTargetEntry(lfirst(lc));
+
+		entry->expr = (Expr *) make_column(INDEX_VAR, entry->resno, (Node *) entry->expr);
+		tlist = lappend(tlist, entry);
+	}
+	foreach (lc, m->calls)
+	{
+		int n = list_length(tlist) + 1;
+
+		tlist = lappend(
+		    tlist, makeTargetEntry((Expr *) make_column(INDEX_VAR, n, lfirst(lc)), n, NULL, false));
+	}
+	return tlist;
+}
+
+static void
+batch_arguments(Agg *agg, Rewriter *w)
+{
+	Mover m = {NIL, OUTER_VAR, NIL, false, true};
+	Plan *below = agg->plan.lefttree;
+	List *tlist, *qual;
+	CustomScan *node;
+	ListCell *lc;
+
+	/* Grouping sets read a row several times. */
+	if (agg->groupingSets != NIL || agg->chain != NIL ||
+	    !(is_call_walker((Node *) agg->plan.targetlist, NULL) ||
+	      is_call_walker((Node *) agg->plan.qual, NULL)))
+		return;
+	if (!reads_everything(&agg->plan) && reading_is_felt(below, w))
+		return;
+	foreach (lc, below->targetlist)
+		m.columns = lappend(m.columns, ((TargetEntry *) lfirst(lc))->expr);
+	tlist = (List *) lift((Node *) agg->plan.targetlist, &m);
+	qual = (List *) lift((Node *) agg->plan.qual, &m);
+	if (m.calls == NIL)
+		return;
+	node = make_node_over(below, &m, w);
+	node->scan.plan.targetlist = lifted_tlist(below->targetlist, &m);
+	agg->plan.lefttree = (Plan *) node;
+	agg->plan.targetlist = tlist;
+	agg->plan.qual = qual;
+}
+
 static bool
 is_batch(const Plan *plan)
 {
@@ -649,6 +751,8 @@ rewrite(Plan *plan, Plan *parent, Rewriter *w)
 	each_child(plan, rewrite, w);
 	if (IsA(plan, Limit))
 		pass_limit((Limit *) plan);
+	if (IsA(plan, Agg))
+		batch_arguments((Agg *) plan, w);
 	/* A merge join goes back to a row that it has marked. */
 	if (!projects(plan) || (parent != NULL && IsA(parent, MergeJoin) && parent->righttree == plan))
 		return plan;
