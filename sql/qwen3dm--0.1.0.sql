@@ -118,6 +118,80 @@ COMMENT ON FUNCTION @extschema@.qwen_stream(pg_catalog.text, pg_catalog.text, pg
 IS 'the model''s answer to a prompt, row by row while it is generated';
 
 -- ----------------------------------------------------------------------------------------------
+-- Labels
+-- ----------------------------------------------------------------------------------------------
+
+CREATE FUNCTION @extschema@.qwen_classify(
+    input pg_catalog.text,
+    labels pg_catalog.text[],
+    task pg_catalog.text DEFAULT NULL,
+    mode pg_catalog.text DEFAULT 'auto',
+    on_error pg_catalog.text DEFAULT 'raise',
+    system pg_catalog.text DEFAULT NULL)
+RETURNS pg_catalog.text
+AS 'MODULE_PATHNAME', 'qwen3dm_classify'
+LANGUAGE C VOLATILE PARALLEL SAFE COST 10000;
+
+COMMENT ON FUNCTION @extschema@.qwen_classify(pg_catalog.text, pg_catalog.text[], pg_catalog.text,
+    pg_catalog.text, pg_catalog.text, pg_catalog.text)
+IS 'the label that fits a text best';
+
+CREATE FUNCTION @extschema@.qwen_classify_probs(
+    input pg_catalog.text,
+    labels pg_catalog.text[],
+    task pg_catalog.text DEFAULT NULL,
+    mode pg_catalog.text DEFAULT 'auto',
+    on_error pg_catalog.text DEFAULT 'raise',
+    system pg_catalog.text DEFAULT NULL)
+RETURNS TABLE (label pg_catalog.text, probability pg_catalog.float8)
+AS 'MODULE_PATHNAME', 'qwen3dm_classify_probs'
+LANGUAGE C VOLATILE PARALLEL SAFE COST 10000 ROWS 5;
+
+COMMENT ON FUNCTION @extschema@.qwen_classify_probs(pg_catalog.text, pg_catalog.text[],
+    pg_catalog.text, pg_catalog.text, pg_catalog.text, pg_catalog.text)
+IS 'the probability of each label for a text; they add up to 1';
+
+CREATE FUNCTION @extschema@.qwen_filter(
+    input pg_catalog.text,
+    condition pg_catalog.text,
+    threshold pg_catalog.float8 DEFAULT 0.5,
+    task pg_catalog.text DEFAULT NULL,
+    mode pg_catalog.text DEFAULT 'auto',
+    on_error pg_catalog.text DEFAULT 'raise')
+RETURNS pg_catalog.bool
+AS 'MODULE_PATHNAME', 'qwen3dm_filter'
+LANGUAGE C VOLATILE PARALLEL SAFE COST 10000;
+
+COMMENT ON FUNCTION @extschema@.qwen_filter(pg_catalog.text, pg_catalog.text, pg_catalog.float8,
+    pg_catalog.text, pg_catalog.text, pg_catalog.text)
+IS 'whether a condition holds for a text with at least this probability';
+
+-- What is pinned is shared by all roles, and takes memory from them: for those who are granted it.
+CREATE FUNCTION @extschema@.qwen_pin_prefix(
+    system pg_catalog.text,
+    labels pg_catalog.text[] DEFAULT NULL,
+    mode pg_catalog.text DEFAULT 'auto')
+RETURNS pg_catalog.int4
+AS 'MODULE_PATHNAME', 'qwen3dm_pin_prefix'
+LANGUAGE C VOLATILE PARALLEL RESTRICTED COST 10000;
+
+COMMENT ON FUNCTION @extschema@.qwen_pin_prefix(pg_catalog.text, pg_catalog.text[], pg_catalog.text)
+IS 'computes and keeps the beginning of all requests with this system text (and these labels); returns its tokens';
+
+CREATE FUNCTION @extschema@.qwen_unpin_prefixes()
+RETURNS pg_catalog.void
+AS 'MODULE_PATHNAME', 'qwen3dm_unpin_prefixes'
+LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+
+COMMENT ON FUNCTION @extschema@.qwen_unpin_prefixes()
+IS 'gives up all that qwen_pin_prefix keeps';
+
+REVOKE EXECUTE ON FUNCTION
+    @extschema@.qwen_pin_prefix(pg_catalog.text, pg_catalog.text[], pg_catalog.text),
+    @extschema@.qwen_unpin_prefixes()
+FROM PUBLIC;
+
+-- ----------------------------------------------------------------------------------------------
 -- Text and tokens
 -- ----------------------------------------------------------------------------------------------
 
@@ -192,6 +266,8 @@ CREATE FUNCTION @extschema@.qwen3dm_model_status(
     OUT kv_cache_used pg_catalog.float8,
     OUT kv_blocks pg_catalog.int4,
     OUT kv_blocks_free pg_catalog.int4,
+    OUT prefix_blocks pg_catalog.int4,
+    OUT pinned_blocks pg_catalog.int4,
     OUT scratch_bytes pg_catalog.int8,
     OUT load_ms pg_catalog.float8,
     OUT started_at pg_catalog.timestamptz,
@@ -201,6 +277,11 @@ CREATE FUNCTION @extschema@.qwen3dm_model_status(
     OUT errors pg_catalog.int8,
     OUT prompt_tokens pg_catalog.int8,
     OUT output_tokens pg_catalog.int8,
+    OUT cached_tokens pg_catalog.int8,
+    OUT deduplicated pg_catalog.int8,
+    OUT classified pg_catalog.int8,
+    OUT steps pg_catalog.int8,
+    OUT evictions pg_catalog.int8,
     OUT running pg_catalog.int4,
     OUT queued pg_catalog.int4,
     OUT message pg_catalog.text,
@@ -213,10 +294,11 @@ LANGUAGE C VOLATILE STRICT PARALLEL SAFE;
 CREATE VIEW @extschema@.qwen_model_status AS
     SELECT s.state, s.progress, s.model, s.name, s.architecture, s.parameters, s.weight_type,
            s."precision", s.digest, s.context_length, s.device, s.device_reason, s.isa, s.threads,
-           s.weight_bytes, s.image_bytes, s.image, s.kv_cache_bytes, s.kv_cache_used, s.kv_blocks, s.kv_blocks_free,
-           s.scratch_bytes, s.load_ms, s.started_at, s.engine_pid, s.restarts, s.requests,
-           s.errors, s.prompt_tokens, s.output_tokens, s.running, s.queued, s.message, s.detail,
-           s.hint
+           s.weight_bytes, s.image_bytes, s.image, s.kv_cache_bytes, s.kv_cache_used, s.kv_blocks,
+           s.kv_blocks_free, s.prefix_blocks, s.pinned_blocks, s.scratch_bytes, s.load_ms,
+           s.started_at, s.engine_pid, s.restarts, s.requests, s.errors, s.prompt_tokens,
+           s.output_tokens, s.cached_tokens, s.deduplicated, s.classified, s.steps, s.evictions,
+           s.running, s.queued, s.message, s.detail, s.hint
     FROM @extschema@.qwen3dm_model_status() AS s;
 
 COMMENT ON VIEW @extschema@.qwen_model_status
@@ -235,6 +317,18 @@ COMMENT ON COLUMN @extschema@.qwen_model_status.image
 IS 'where the packed weights come from: built, kept (of the engine before) or cached (qwen3dm.image_cache)';
 COMMENT ON COLUMN @extschema@.qwen_model_status.kv_cache_used
 IS 'part of the memory for keys and values that running requests hold, from 0 to 1';
+COMMENT ON COLUMN @extschema@.qwen_model_status.kv_blocks_free
+IS 'blocks that requests can have: unused, or holding prefixes that make room';
+COMMENT ON COLUMN @extschema@.qwen_model_status.prefix_blocks
+IS 'blocks that hold beginnings of prompts for later requests';
+COMMENT ON COLUMN @extschema@.qwen_model_status.pinned_blocks
+IS 'of these, blocks of qwen_pin_prefix, which do not make room';
+COMMENT ON COLUMN @extschema@.qwen_model_status.cached_tokens
+IS 'tokens of prompts that did not have to be computed';
+COMMENT ON COLUMN @extschema@.qwen_model_status.deduplicated
+IS 'requests that got the answer of an equal one that was under way';
+COMMENT ON COLUMN @extschema@.qwen_model_status.evictions
+IS 'blocks of kept prefixes that made room for requests';
 COMMENT ON COLUMN @extschema@.qwen_model_status.restarts
 IS 'times that the engine was started again since the server started';
 COMMENT ON COLUMN @extschema@.qwen_model_status.requests

@@ -30,7 +30,7 @@ SELECT state, progress, model = current_setting('qwen3dm.model') AS path, archit
        isa <> '' AS isa, threads > 0 AS threads, weight_bytes > 0 AS weight_bytes,
        image_bytes <= weight_bytes * 1.2 AS image_bytes, CASE WHEN image_bytes > 0 THEN image IN ('built', 'kept', 'cached') ELSE image IS NULL END AS image,
        kv_cache_bytes > 0 AS kv_cache_bytes, kv_cache_used BETWEEN 0 AND 1 AS kv_cache_used,
-       kv_blocks_free <= kv_blocks AS kv_blocks, scratch_bytes >= 0 AS scratch_bytes, load_ms > 0 AS load_ms,
+       kv_blocks_free <= kv_blocks AS kv_blocks, pinned_blocks <= prefix_blocks AND prefix_blocks <= kv_blocks AS prefix_blocks, scratch_bytes >= 0 AS scratch_bytes, load_ms > 0 AS load_ms,
        started_at BETWEEN pg_postmaster_start_time() AND now() AS started_at, engine_pid > 0 AS engine_pid,
        restarts >= 0 AS restarts, message, detail, hint
 FROM qwen_model_status \gx
@@ -50,7 +50,9 @@ BEGIN
     END LOOP;
 END
 $$;
-SELECT requests > current_setting('regress.requests')::bigint AS requests, prompt_tokens > 0 AS prompt_tokens, output_tokens > 0 AS output_tokens
+SELECT requests > current_setting('regress.requests')::bigint AS requests, prompt_tokens > 0 AS prompt_tokens, output_tokens > 0 AS output_tokens,
+       cached_tokens BETWEEN 0 AND prompt_tokens AS cached_tokens, deduplicated >= 0 AS deduplicated, classified >= 0 AS classified,
+       steps > 0 AS steps, evictions >= 0 AS evictions
 FROM qwen_model_status;
 
 -- a live request is in the view: one's own, and for pg_read_all_stats everybody's

@@ -126,6 +126,30 @@ protocol_finish(q3_finish finish)
 	return 0;
 }
 
+/* The label of that number in a request's list. */
+static q3p_bytes
+label_of(const q3p_request *msg, int32_t number)
+{
+	q3p_bytes list = msg->labels, item = {.data = "", .len = 0};
+
+	for (int32_t i = 0; i <= number; i++)
+		if (!q3p_next_bytes(&list, &item))
+			break;
+	return item;
+}
+
+static void
+fill_labels(const q3_request *r, q3p_result *m)
+{
+	const q3_labels *l = r->job.labels;
+	int32_t best = q3_labels_best(l);
+
+	m->value = label_of(&r->msg, best);
+	m->score = l->probs[best];
+	m->n_probs = (uint32_t) l->n;
+	m->probs = (const unsigned char *) l->probs;
+}
+
 /* The kind's own part of the result. */
 static void
 fill_value(const q3_request *r, q3p_result *m)
@@ -150,6 +174,9 @@ fill_value(const q3_request *r, q3p_result *m)
 		case Q3P_DETOKENIZE:
 			m->value = (q3p_bytes){r->value, r->value_len};
 			return;
+		case Q3P_CLASSIFY:
+			fill_labels(r, m);
+			return;
 		default:
 			return;
 	}
@@ -159,12 +186,25 @@ fill_value(const q3_request *r, q3p_result *m)
 	m->output_tokens = q3_output_n_tokens(output);
 }
 
+/*
+ * What the labels of a classification begin with is read with the prompt, but no part of it.
+ */
+static int32_t
+cached_tokens(const q3_job *job)
+{
+	int32_t cached = atomic_load(&job->cached_tokens), prompt = atomic_load(&job->prompt_tokens);
+
+	return cached < prompt ? cached : prompt;
+}
+
 static void
 answer_result(q3_io *io, q3_request *r)
 {
 	uint64_t now = q3_now_ns(), started = r->job.started_ns;
 	q3p_result m = {.mode = r->mode == Q3_EFFICIENT ? Q3P_EFFICIENT : Q3P_PRECISE,
 	                .prompt_tokens = atomic_load(&r->job.prompt_tokens),
+	                .cached_tokens = cached_tokens(&r->job),
+	                .deduplicated = r->job.deduplicated,
 	                .confidence = q3_job_confidence(&r->job),
 	                .score = q3_job_score(&r->job),
 	                .queue_ms = (double) ((started > 0 ? started : now) - r->arrived_ns) / 1e6,
@@ -361,6 +401,7 @@ count(q3_io *io, const q3_request *r)
 	io->status_due = true;
 	io->n_prompt_tokens += (uint64_t) atomic_load(&r->job.prompt_done);
 	io->n_output_tokens += (uint64_t) atomic_load(&r->job.output_tokens);
+	io->n_classified += r->msg.kind == Q3P_CLASSIFY && r->conn != NULL && r->error.code == Q3_OK;
 }
 
 static void

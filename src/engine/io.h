@@ -52,7 +52,7 @@ struct q3_io
 	int image_due;   /* descriptor that the worker is to be given; -1: none */
 	bool status_due; /* something changed since the last status */
 	uint64_t status_ns;
-	uint64_t n_requests, n_errors, n_prompt_tokens, n_output_tokens;
+	uint64_t n_requests, n_errors, n_prompt_tokens, n_output_tokens, n_classified;
 
 	/* Bytes taken from one client in a round, so that all have their turn. */
 	char scratch[256 * 1024];

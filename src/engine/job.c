@@ -8,6 +8,7 @@
 
 #include <inttypes.h>
 #include <math.h>
+#include <openssl/evp.h>
 #include <string.h>
 #include <time.h>
 
@@ -57,7 +58,10 @@ q3_job_init(q3_job *job)
 	atomic_init(&job->prompt_tokens, 0);
 	atomic_init(&job->prompt_done, 0);
 	atomic_init(&job->output_tokens, 0);
+	atomic_init(&job->cached_tokens, 0);
 	atomic_init(&job->kv_tokens, 0);
+	job->weight = 1;
+	job->last_follower = &job->followers;
 }
 
 void
@@ -66,8 +70,11 @@ q3_job_free(q3_job *job)
 	q3_tokens_free(&job->prompt);
 	q3_sampler_free(job->sampler);
 	q3_output_free(job->output);
+	q3_labels_free(job->labels);
+	q3_tokens_free(&job->generated);
 	job->sampler = NULL;
 	job->output = NULL;
+	job->labels = NULL;
 }
 
 static q3_code
@@ -129,9 +136,10 @@ encode_prompt(q3_job *job, const q3_preparer *p, const q3_job_options *o, q3_err
 	return Q3_OK;
 }
 
+/* *greedy: the answer is the same every time. */
 static q3_code
 make_sampler(q3_job *job, const q3_preparer *p, const q3_job_options *o, bool thinking,
-             q3_error *err)
+             bool *greedy, q3_error *err)
 {
 	q3_sampling sampling = {.temperature = thinking ? (float) THINKING_TEMPERATURE : 0.0f,
 	                        .top_p = thinking ? (float) THINKING_TOP_P : 1.0f,
@@ -144,14 +152,57 @@ make_sampler(q3_job *job, const q3_preparer *p, const q3_job_options *o, bool th
 		sampling.top_p = (float) o->top_p;
 	if (o->has_top_k)
 		sampling.top_k = o->top_k;
+	*greedy = sampling.temperature == 0 || sampling.top_k == 1;
 	job->sampler = q3_sampler_create(&sampling, p->n_vocab, err);
 	return job->sampler != NULL ? Q3_OK : err->code;
+}
+
+/* Things that a key is made of, one after the other. */
+static void
+hash(EVP_MD_CTX *md, const void *data, size_t n)
+{
+	if (n > 0)
+		EVP_DigestUpdate(md, data, n);
+}
+
+static void
+hash_strings(EVP_MD_CTX *md, const q3_str *strings, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+	{
+		uint64_t len = strings[i].len;
+
+		hash(md, &len, sizeof(len));
+		hash(md, strings[i].data, strings[i].len);
+	}
+}
+
+/* The key under which equal jobs find each other; without one the job is computed for itself. */
+static void
+set_key(q3_job *job, const q3_job_options *o, bool thinking)
+{
+	uint64_t numbers[8] = {job->kind,     job->role,  job->mode,   (uint64_t) job->max_tokens,
+	                       job->prompt.n, o->n_stops, o->n_labels, thinking};
+	EVP_MD_CTX *md = EVP_MD_CTX_new();
+
+	if (md == NULL || EVP_DigestInit_ex(md, EVP_sha256(), NULL) != 1)
+	{
+		EVP_MD_CTX_free(md);
+		return;
+	}
+	hash(md, numbers, sizeof(numbers));
+	hash(md, job->prompt.ids, job->prompt.n * sizeof(job->prompt.ids[0]));
+	hash_strings(md, o->stops, o->n_stops);
+	hash_strings(md, o->labels, o->n_labels);
+	job->shareable = EVP_DigestFinal_ex(md, job->key, NULL) == 1;
+	EVP_MD_CTX_free(md);
 }
 
 q3_code
 q3_job_generate(q3_job *job, const q3_preparer *p, const q3_job_options *o, q3_error *err)
 {
 	bool thinking = o->thinking && !o->plain && q3_chat_can_think(p->tok);
+	bool greedy;
 	int32_t room;
 	q3_code code;
 
@@ -163,7 +214,7 @@ q3_job_generate(q3_job *job, const q3_preparer *p, const q3_job_options *o, q3_e
 	}
 	if (o->max_tokens < 1)
 		return q3_fail(err, Q3_ERR_INVALID, "max_tokens must be at least 1");
-	code = make_sampler(job, p, o, thinking, err);
+	code = make_sampler(job, p, o, thinking, &greedy, err);
 	if (code == Q3_OK)
 		code = encode_prompt(job, p, o, err);
 	if (code != Q3_OK)
@@ -175,6 +226,8 @@ q3_job_generate(q3_job *job, const q3_preparer *p, const q3_job_options *o, q3_e
 		return err->code;
 	job->mode = o->mode;
 	job->stream = o->stream;
+	if (o->share && greedy && !o->stream)
+		set_key(job, o, thinking);
 	atomic_store(&job->prompt_tokens, (int) job->prompt.n);
 	return Q3_OK;
 }
@@ -194,19 +247,115 @@ q3_job_logprob(q3_job *job, const q3_preparer *p, q3_str text, q3_mode mode, boo
 		return too_long(err, "input", "", job->prompt.n, p->context_length);
 	*defined = job->prompt.n >= 2;
 	job->mode = mode;
-	job->logprob = true;
+	job->kind = Q3_JOB_LOGPROB;
 	atomic_store(&job->prompt_tokens, (int) job->prompt.n);
+	set_key(job, &(q3_job_options){0}, false);
 	return Q3_OK;
+}
+
+/*
+ * What all labels begin with is decided: it is read with the prompt. *compute: labels differ.
+ */
+static q3_code
+add_first_tokens(q3_job *job, const q3_preparer *p, bool *compute, q3_error *err)
+{
+	const q3_labels *l = job->labels;
+	size_t longest;
+
+	*compute = l->n_branches > 0;
+	if (!*compute)
+		return Q3_OK;
+	longest = job->prompt.n + (size_t) q3_labels_depth(l);
+	if (longest > (size_t) p->context_length)
+		return too_long(err, "prompt with labels", "", longest, p->context_length);
+	for (int32_t i = 0; i < l->branches[0].depth; i++)
+		if (!q3_tokens_push(&job->prompt, l->tokens[l->branches[0].label].ids[i]))
+			return q3_fail(err, Q3_ERR_MEMORY, "out of memory");
+	return Q3_OK;
+}
+
+q3_code
+q3_job_classify(q3_job *job, const q3_preparer *p, const q3_job_options *o, bool *compute,
+                q3_error *err)
+{
+	q3_code code = Q3_OK;
+
+	*compute = false;
+	job->kind = Q3_JOB_CLASSIFY;
+	job->mode = o->mode;
+	for (size_t i = 0; i < o->n_labels && code == Q3_OK; i++)
+		code = check_bytes(p, "label", o->labels[i].len, err);
+	if (code == Q3_OK)
+		code = encode_prompt(job, p, o, err);
+	if (code != Q3_OK)
+		return code;
+	atomic_store(&job->prompt_tokens, (int) job->prompt.n);
+	job->labels =
+	    q3_labels_create(p->tok, q3_tokenizer_special(p->tok)->im_end, o->labels, o->n_labels, err);
+	if (job->labels == NULL)
+		return err->code;
+	code = add_first_tokens(job, p, compute, err);
+	if (code == Q3_OK && !*compute)
+		q3_labels_finish(job->labels);
+	if (code == Q3_OK && *compute && o->share)
+		set_key(job, o, false);
+	return code;
+}
+
+q3_code
+q3_job_pin(q3_job *job, const q3_preparer *p, q3_str system, q3_mode mode, q3_error *err)
+{
+	q3_code code = check_bytes(p, "system prompt", system.len, err);
+
+	job->kind = Q3_JOB_PIN;
+	job->mode = mode;
+	if (code == Q3_OK && system.data == NULL)
+		code = q3_fail(err, Q3_ERR_INVALID, "system prompt to pin is missing");
+	if (code == Q3_OK)
+		code = q3_chat_encode_system(p->tok, system, &job->prompt, err);
+	if (code == Q3_OK && job->prompt.n >= (size_t) p->context_length)
+		code = too_long(err, "system prompt", "", job->prompt.n, p->context_length);
+	atomic_store(&job->prompt_tokens, (int) job->prompt.n);
+	job->prompt.n -= job->prompt.n % Q3_KV_BLOCK;
+	return code;
+}
+
+void
+q3_job_unpin(q3_job *job)
+{
+	job->kind = Q3_JOB_UNPIN;
+}
+
+void
+q3_job_copy_answer(q3_job *job, const q3_job *from)
+{
+	job->deduplicated = true;
+	job->finish = from->finish;
+	job->logprob_sum = from->logprob_sum;
+	job->n_logprobs = from->n_logprobs;
+	job->started_ns = from->started_ns > job->submitted_ns ? from->started_ns : job->submitted_ns;
+	if (job->labels != NULL)
+		memcpy(job->labels->probs, from->labels->probs,
+		       (size_t) job->labels->n * sizeof(job->labels->probs[0]));
+	for (size_t i = 0; i < from->generated.n; i++)
+		if (!q3_output_push(job->output, from->generated.ids[i], &job->finish))
+		{
+			q3_fail(&job->error, Q3_ERR_MEMORY, "out of memory");
+			return;
+		}
 }
 
 double
 q3_job_confidence(const q3_job *job)
 {
-	return job->logprob || job->n_logprobs == 0 ? NAN : exp(job->logprob_sum / job->n_logprobs);
+	return job->kind != Q3_JOB_GENERATE || job->n_logprobs == 0
+	           ? NAN
+	           : exp(job->logprob_sum / job->n_logprobs);
 }
 
 double
 q3_job_score(const q3_job *job)
 {
-	return !job->logprob || job->n_logprobs == 0 ? NAN : job->logprob_sum / job->n_logprobs;
+	return job->kind != Q3_JOB_LOGPROB || job->n_logprobs == 0 ? NAN
+	                                                           : job->logprob_sum / job->n_logprobs;
 }

@@ -1,7 +1,7 @@
 /*
  * job.h: one piece of work for the scheduler, and how a caller's options become one.
  *
- * A q3_job is made by q3_job_generate() or q3_job_logprob() (any thread: preparation reads only
+ * A q3_job is made by q3_job_generate() or one of its like (any thread: preparation reads only
  * what is immutable), then lent to a scheduler until that calls its done event, and freed by
  * whoever made it. It knows neither sockets nor the protocol, so that the service, the command line
  * and the tests all run the same code.
@@ -13,15 +13,28 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "engine/labels.h"
 #include "model/model.h"
 #include "model/output.h"
 #include "model/sampler.h"
+
+/* Branches of a tree of labels that one job computes in one step. */
+#define Q3_MAX_PROBES 16
+
+typedef enum q3_job_kind
+{
+	Q3_JOB_GENERATE = 0,
+	Q3_JOB_LOGPROB,  /* score the prompt's tokens */
+	Q3_JOB_CLASSIFY, /* the probability of each label as the answer */
+	Q3_JOB_PIN,      /* keep the prompt's blocks in the prefix cache */
+	Q3_JOB_UNPIN
+} q3_job_kind;
 
 typedef enum q3_phase
 {
 	Q3_PHASE_QUEUED = 0, /* being prepared, or waiting for room */
 	Q3_PHASE_PREFILL,
-	Q3_PHASE_DECODE
+	Q3_PHASE_DECODE /* the prompt is read */
 } q3_phase;
 
 /* What preparing a job needs to know of the model; immutable after q3_preparer_init(). */
@@ -49,25 +62,48 @@ typedef struct q3_job_options
 	q3_str system; /* data NULL: none */
 	const q3_str *stops;
 	size_t n_stops;
+	const q3_str *labels; /* q3_job_classify() */
+	size_t n_labels;
+	/*
+	 * The answer may be that to an equal job which is in flight: same role, mode, tokens and
+	 * options, greedy, not streamed.
+	 */
+	bool share;
 } q3_job_options;
+
+/* A branch of the tree of labels that is being computed. */
+typedef struct q3_probe
+{
+	q3_seq *seq; /* a fork of the job's, or the job's own */
+	int32_t branch;
+	int32_t done; /* tokens on the way there that are in seq */
+} q3_probe;
 
 typedef struct q3_job
 {
+	/* The caller's, after q3_job_init() and before preparation. */
+	uint32_t role;  /* whose fair share it uses, and whose prefixes */
+	int32_t weight; /* of that share */
+
 	/* From preparation. */
-	bool logprob; /* score the prompt's tokens instead of generating */
+	q3_job_kind kind;
 	bool stream;
+	bool shareable;
+	unsigned char key[32]; /* shareable: equal for equal jobs */
 	q3_mode mode;
 	q3_tokens prompt;
-	int32_t max_tokens; /* clamped to the context; 0 for logprob */
+	int32_t max_tokens; /* clamped to the context; 0: generates nothing */
 	q3_sampler *sampler;
 	q3_output *output;
+	q3_labels *labels;
 	void *owner; /* the caller's */
 
 	/* Any thread may read these while the job runs. */
 	atomic_bool cancelled; /* set by q3_scheduler_cancel() */
 	atomic_int phase;      /* q3_phase */
 	atomic_int prompt_tokens, prompt_done, output_tokens;
-	atomic_int kv_tokens; /* room held in the KV cache */
+	atomic_int cached_tokens; /* counted in prompt_done, but not computed */
+	atomic_int kv_tokens;     /* room held in the KV cache */
 
 	/* The outcome, valid from the done event on. */
 	q3_error error; /* code Q3_OK: none */
@@ -75,11 +111,22 @@ typedef struct q3_job
 	double logprob_sum;  /* of the tokens counted in n_logprobs */
 	int32_t n_logprobs;  /* generated tokens (without the end token), or scored ones */
 	uint64_t started_ns; /* q3_now_ns() at its first forward pass; 0: it had none */
+	bool deduplicated;   /* the answer is that to an equal job */
 
 	/* The scheduler's. */
-	struct q3_job *next;
+	struct q3_job *next;       /* in the queue of its role, or of those that follow it */
+	struct q3_job *next_equal; /* in a bucket of the table of shareable jobs */
+	struct q3_job *followers, **last_follower; /* equal jobs that wait for this one's answer */
+	struct q3_role *owner_role;
 	q3_seq *seq;
+	uint64_t submitted_ns;
+	double promised;     /* of its role's time: for the part of the prompt not computed yet */
+	q3_tokens generated; /* of a shareable job, for its followers */
+	q3_probe probes[Q3_MAX_PROBES];
+	int32_t n_probes, next_branch;
 	int32_t next_token; /* decoded, not yet in the KV cache */
+	bool refused;       /* there was no room when its turn came */
+	bool ended;         /* to be taken off the running ones */
 	bool in_step;       /* under the scheduler's lock */
 } q3_job;
 
@@ -101,6 +148,24 @@ extern q3_code q3_job_generate(q3_job *job, const q3_preparer *p, const q3_job_o
  */
 extern q3_code q3_job_logprob(q3_job *job, const q3_preparer *p, q3_str text, q3_mode mode,
                               bool *defined, q3_error *err);
+
+/*
+ * Which of options->labels answers the prompt: Q3_ERR_INVALID also for labels that are missing,
+ * empty or equal. With one label the answer is certain, *compute false, and there is nothing to
+ * schedule. Uses mode, prompt, system, labels and share of the options.
+ */
+extern q3_code q3_job_classify(q3_job *job, const q3_preparer *p, const q3_job_options *options,
+                               bool *compute, q3_error *err);
+/* Keeps the blocks that a prompt with this system text begins with in the prefix cache. */
+extern q3_code q3_job_pin(q3_job *job, const q3_preparer *p, q3_str system, q3_mode mode,
+                          q3_error *err);
+/* Drops all pins. */
+extern void q3_job_unpin(q3_job *job);
+/*
+ * Gives a job the outcome of an equal one that has finished without an error. Q3_ERR_MEMORY in
+ * job->error on failure.
+ */
+extern void q3_job_copy_answer(q3_job *job, const q3_job *from);
 
 /* Tokens that a finished job generated; NaN or a probability in (0, 1]. */
 extern double q3_job_confidence(const q3_job *job);

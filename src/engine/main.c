@@ -23,6 +23,7 @@ static const struct
     {"logits", q3_tool_logits, "logits for a list of tokens"},
     {"generate", q3_tool_generate, "answer one prompt"},
     {"bench", q3_tool_bench, "measure prefill and decode speed"},
+    {"rows", q3_tool_rows, "measure many rows through the scheduler"},
 };
 
 #define N_TOOLS (sizeof(tools) / sizeof(tools[0]))

@@ -55,6 +55,8 @@ q3_request_create(uint64_t id, char *frame, const char *payload, size_t length,
 	r->arrived_ns = q3_now_ns();
 	q3_job_init(&r->job);
 	r->job.owner = r;
+	r->job.role = client->role;
+	r->job.weight = r->msg.priority > 0 ? (int32_t) r->msg.priority : Q3P_DEFAULT_PRIORITY;
 	r->mode = r->msg.mode == Q3P_EFFICIENT ? Q3_EFFICIENT : Q3_PRECISE;
 	r->reason = r->msg.mode == Q3P_AUTO ? "auto: no measured evidence for a cheaper mode"
 	                                    : "mode given by the call";
@@ -88,25 +90,25 @@ prompt_of(const q3p_request *msg)
 	return msg->prompt.data != NULL ? bytes(msg->prompt) : (q3_str){.data = "", .len = 0};
 }
 
-/* The packed stop strings as an array (malloc'ed, or NULL with *ok for none). */
+/* A packed list of n strings as an array (malloc'ed, or NULL with *ok for none). */
 static q3_str *
-unpack_stops(const q3p_request *msg, bool *ok)
+unpack(q3p_bytes list, uint32_t n, bool *ok)
 {
-	q3p_bytes list = msg->stops, item;
-	q3_str *stops;
+	q3p_bytes item;
+	q3_str *strings;
 
 	*ok = true;
-	if (msg->n_stops == 0)
+	if (n == 0)
 		return NULL;
-	stops = calloc(msg->n_stops, sizeof(*stops));
-	*ok = stops != NULL;
-	for (uint32_t i = 0; *ok && i < msg->n_stops; i++)
+	strings = calloc(n, sizeof(*strings));
+	*ok = strings != NULL;
+	for (uint32_t i = 0; *ok && i < n; i++)
 	{
 		*ok = q3p_next_bytes(&list, &item);
 		if (*ok)
-			stops[i] = bytes(item);
+			strings[i] = bytes(item);
 	}
-	return stops;
+	return strings;
 }
 
 static q3_code
@@ -114,7 +116,7 @@ prepare_generate(q3_request *r, const q3_preparer *p)
 {
 	const q3p_request *msg = &r->msg;
 	bool ok;
-	q3_str *stops = unpack_stops(msg, &ok);
+	q3_str *stops = unpack(msg->stops, msg->n_stops, &ok);
 	q3_job_options options = {.mode = r->mode,
 	                          .thinking = msg->thinking,
 	                          .stream = msg->kind == Q3P_STREAM,
@@ -129,7 +131,8 @@ prepare_generate(q3_request *r, const q3_preparer *p)
 	                          .prompt = prompt_of(msg),
 	                          .system = bytes(msg->system),
 	                          .stops = stops,
-	                          .n_stops = msg->n_stops};
+	                          .n_stops = msg->n_stops,
+	                          .share = true};
 	q3_code code;
 
 	if (ok)
@@ -137,6 +140,34 @@ prepare_generate(q3_request *r, const q3_preparer *p)
 	else
 		code = q3_fail(&r->error, Q3_ERR_MEMORY, "out of memory");
 	free(stops);
+	return code;
+}
+
+/* *compute: there is something to compute, and not only one label. */
+static q3_code
+prepare_classify(q3_request *r, const q3_preparer *p, bool *compute)
+{
+	const q3p_request *msg = &r->msg;
+	bool ok;
+	q3_str *labels;
+	q3_job_options options = {.mode = r->mode,
+	                          .prompt = prompt_of(msg),
+	                          .system = bytes(msg->system),
+	                          .n_labels = msg->n_labels,
+	                          .share = true};
+	q3_code code;
+
+	if (msg->n_labels > Q3P_MAX_LABELS)
+		return q3_fail(&r->error, Q3_ERR_INVALID,
+		               "%" PRIu32 " labels are more than the %d that are allowed", msg->n_labels,
+		               Q3P_MAX_LABELS);
+	labels = unpack(msg->labels, msg->n_labels, &ok);
+	options.labels = labels;
+	if (ok)
+		code = q3_job_classify(&r->job, p, &options, compute, &r->error);
+	else
+		code = q3_fail(&r->error, Q3_ERR_MEMORY, "out of memory");
+	free(labels);
 	return code;
 }
 
@@ -213,6 +244,17 @@ q3_request_prepare(q3_request *r, const q3_preparer *p)
 			break;
 		case Q3P_DETOKENIZE:
 			detokenize(r, p);
+			break;
+		case Q3P_CLASSIFY:
+			if (prepare_classify(r, p, &compute) != Q3_OK)
+				compute = false;
+			break;
+		case Q3P_PIN:
+			compute = q3_job_pin(&r->job, p, bytes(msg->system), r->mode, &r->error) == Q3_OK;
+			break;
+		case Q3P_UNPIN:
+			q3_job_unpin(&r->job);
+			compute = true;
 			break;
 		default:
 			q3_fail(&r->error, Q3_ERR_INVALID, "unrecognized kind of request %" PRIu32, msg->kind);

@@ -3,8 +3,10 @@
  *
  * A scheduler belongs to one thread, the compute thread, which also owns the runtime: it takes
  * jobs, and every q3_scheduler_step() runs one forward pass over whatever is there: one token of
- * every job that is decoding, and pieces of the prompts that are not read yet, as many as fit in
- * max_batch_tokens and in about a tenth of a second. Only q3_scheduler_cancel() and
+ * every job that is decoding, pieces of the prompts that are not read yet, and branches of label
+ * trees, as many as fit in max_batch_tokens and in a fraction of a second. Roles share the time by
+ * their jobs' weights; within a role jobs start in order of arrival. What jobs of a role have in
+ * common at the beginning of their prompts is computed once. Only q3_scheduler_cancel() and
  * q3_scheduler_halt() may be called from other threads.
  */
 #ifndef Q3_SCHEDULER_H
@@ -24,6 +26,14 @@ typedef struct q3_scheduler_events
 	void *arg;
 } q3_scheduler_events;
 
+/* Since the scheduler was made. */
+typedef struct q3_scheduler_stats
+{
+	uint64_t steps;         /* forward passes */
+	uint64_t cached_tokens; /* of prompts, found in the prefix cache */
+	uint64_t deduplicated;  /* jobs that got the answer of an equal one */
+} q3_scheduler_stats;
+
 /* Both m and rt must outlive the scheduler. NULL and err on failure. */
 extern q3_scheduler *q3_scheduler_create(const q3_model *m, q3_runtime *rt,
                                          const q3_scheduler_events *events, q3_error *err);
@@ -33,6 +43,7 @@ extern void q3_scheduler_free(q3_scheduler *s);
 extern void q3_scheduler_submit(q3_scheduler *s, q3_job *job);
 /* Runs one step; false when there is no job left. */
 extern bool q3_scheduler_step(q3_scheduler *s);
+extern void q3_scheduler_get_stats(const q3_scheduler *s, q3_scheduler_stats *stats);
 
 /*
  * From any thread, for a job that the scheduler has, will get or had (its memory must still be

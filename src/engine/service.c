@@ -43,6 +43,7 @@ fill_counters(const q3_io *io, q3p_status *m)
 	m->errors = io->n_errors;
 	m->prompt_tokens = io->n_prompt_tokens;
 	m->output_tokens = io->n_output_tokens;
+	m->classified = io->n_classified;
 	for (q3_request *r = io->all; r != NULL; r = r->all_next)
 	{
 		if (atomic_load(&r->job.phase) == Q3_PHASE_QUEUED)
@@ -78,6 +79,12 @@ fill_status(const q3_io *io, q3p_status *m)
 	m->kv_blocks = s->runtime.kv_blocks;
 	m->kv_blocks_free = s->runtime.kv_blocks_free;
 	m->kv_block_tokens = s->runtime.kv_block_tokens;
+	m->prefix_blocks = s->runtime.prefix_blocks;
+	m->pinned_blocks = s->runtime.pinned_blocks;
+	m->evictions = s->runtime.evictions;
+	m->cached_tokens = s->scheduler.cached_tokens;
+	m->deduplicated = s->scheduler.deduplicated;
+	m->steps = s->scheduler.steps;
 	m->kv_bytes = s->runtime.kv_bytes;
 	m->scratch_bytes = s->runtime.scratch_bytes;
 	m->isa = bytes_of(s->runtime.isa);

@@ -18,7 +18,7 @@ typedef struct serve_options
 {
 	q3_tool_model model;
 	const char *socket_path, *known_digest;
-	const char *image_cache;
+	const char *image_cache, *prefix_cache;
 	int32_t listen_fd, control_fd, image_fd;
 } serve_options;
 
@@ -76,6 +76,8 @@ parse(serve_options *o, int argc, char **argv)
 	     "inherited descriptor of the model's packed image"},
 	    {"image-cache", 0, Q3_OPT_STRING, &o->image_cache, NULL, 0, 0, "DIR",
 	     "folder where packed images are kept (default: nowhere)"},
+	    {"prefix-cache", 0, Q3_OPT_STRING, &o->prefix_cache, NULL, 0, 0, "on|off",
+	     "compute what prompts have in common at their beginnings once (default: on)"},
 	    Q3_TOOL_KV_OPTION(*m),
 	    Q3_TOOL_BITS_OPTION(*m),
 	    Q3_TOOL_EXACT_OPTION(*m),
@@ -96,6 +98,9 @@ parse(serve_options *o, int argc, char **argv)
 	if (o->known_digest != NULL &&
 	    (strlen(o->known_digest) != 64 || strspn(o->known_digest, "0123456789abcdef") != 64))
 		return q3_tool_usage(c.name, "option --known-digest needs 64 lower-case hex digits");
+	if (o->prefix_cache != NULL && strcmp(o->prefix_cache, "on") != 0 &&
+	    strcmp(o->prefix_cache, "off") != 0)
+		return q3_tool_usage(c.name, "option --prefix-cache must be \"on\" or \"off\"");
 	if ((o->listen_fd >= 0) == (o->socket_path != NULL))
 		return q3_tool_usage(c.name, "exactly one of --listen-fd and --socket is required");
 	return -1;
@@ -130,14 +135,15 @@ q3_tool_serve(int argc, char **argv)
 	config.known_digest = o.known_digest;
 	config.image_fd = o.image_fd;
 	config.image_cache = o.image_cache;
-	config.runtime =
-	    (q3_runtime_options){.threads = o.model.threads,
-	                         .context_length = o.model.context_length,
-	                         .max_batch_tokens = o.model.max_batch_tokens,
-	                         .kv_bytes = o.model.kv_bytes,
-	                         .kv_f32 = o.model.kv == NULL || strcmp(o.model.kv, "f32") == 0,
-	                         .efficient_bits = o.model.efficient_bits,
-	                         .exact_weights = o.model.exact_weights};
+	config.runtime = (q3_runtime_options){
+	    .threads = o.model.threads,
+	    .context_length = o.model.context_length,
+	    .max_batch_tokens = o.model.max_batch_tokens,
+	    .kv_bytes = o.model.kv_bytes,
+	    .kv_f32 = o.model.kv == NULL || strcmp(o.model.kv, "f32") == 0,
+	    .efficient_bits = o.model.efficient_bits,
+	    .exact_weights = o.model.exact_weights,
+	    .no_prefix_cache = o.prefix_cache != NULL && strcmp(o.prefix_cache, "off") == 0};
 	code = q3_service_run(&config);
 	if (o.socket_path != NULL)
 		unlink(o.socket_path);

@@ -161,7 +161,8 @@ q3_tool_model_open(q3_tool_model *m)
 	                              .kv_bytes = m->kv_bytes,
 	                              .kv_f32 = m->kv == NULL || strcmp(m->kv, "f32") == 0,
 	                              .efficient_bits = m->efficient_bits,
-	                              .exact_weights = m->exact_weights};
+	                              .exact_weights = m->exact_weights,
+	                              .no_prefix_cache = m->no_prefix_cache};
 	/* What runs once, in mode precise, need not pack: it computes with the file's own weights. */
 	bool packed = m->packed || m->mode == Q3_EFFICIENT;
 	q3_pack_options pack = {.threads = m->threads};

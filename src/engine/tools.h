@@ -19,6 +19,7 @@ extern int q3_tool_detokenize(int argc, char **argv);
 extern int q3_tool_logits(int argc, char **argv);
 extern int q3_tool_generate(int argc, char **argv);
 extern int q3_tool_bench(int argc, char **argv);
+extern int q3_tool_rows(int argc, char **argv);
 
 /* "qwen3dm-engine: message", detail and hint on stderr; returns 1. */
 extern int q3_tool_error(const q3_error *err);
@@ -44,7 +45,7 @@ typedef struct q3_tool_model
 	int32_t threads, context_length, max_batch_tokens;
 	uint64_t kv_bytes;
 	int32_t efficient_bits; /* 4, 8, or 0: 8 */
-	bool exact_weights;
+	bool exact_weights, no_prefix_cache;
 	bool packed;          /* pack the weights for mode precise, too, as the server does */
 	int32_t kv_sequences; /* instead of kv_bytes: room for so many of context_length; 0: off */
 

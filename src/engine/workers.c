@@ -107,15 +107,18 @@ on_progress(void *arg, uint64_t done, uint64_t total)
 	q3_wake(w->config.wake_fd);
 }
 
-/* Jobs have taken or given back room. Done before a job is, so that its owner sees it gone. */
+/* What steps change. Done before a job is, so that its owner sees the job's room free. */
 static void
-publish_kv(q3_workers *w)
+publish(q3_workers *w)
 {
 	q3_runtime_info info;
+	q3_scheduler_stats stats;
 
 	q3_runtime_get_info(w->rt, &info);
+	q3_scheduler_get_stats(w->scheduler, &stats);
 	pthread_mutex_lock(&w->lock);
-	w->state.runtime.kv_blocks_free = info.kv_blocks_free;
+	w->state.runtime = info;
+	w->state.scheduler = stats;
 	pthread_mutex_unlock(&w->lock);
 }
 
@@ -134,7 +137,7 @@ on_done(void *arg, q3_job *job)
 	q3_workers *w = arg;
 	q3_request *r = job->owner;
 
-	publish_kv(w);
+	publish(w);
 	r->error = job->error;
 	q3_outbox_done(&w->outbox, r);
 }
@@ -216,7 +219,7 @@ compute_main(void *p)
 	{
 		take_jobs(w, !busy);
 		busy = q3_scheduler_step(w->scheduler);
-		publish_kv(w);
+		publish(w);
 	}
 	return NULL;
 }

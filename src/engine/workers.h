@@ -33,7 +33,8 @@ typedef struct q3_workers_state
 	/* From READY on: */
 	const q3_model_info *model;
 	const q3_image_info *image;
-	q3_runtime_info runtime; /* kv_blocks_free as of the last step */
+	q3_runtime_info runtime;      /* as of the last step */
+	q3_scheduler_stats scheduler; /* as of the last step */
 } q3_workers_state;
 
 /* NULL and err on failure. */

@@ -41,6 +41,15 @@
 #define MarkGUCPrefixReserved(prefix) EmitWarningsOnPlaceholders(prefix)
 #endif
 
+/* 16 has one function for the rights on any kind of object. */
+#if PG_VERSION_NUM >= 160000
+#define qwen3dm_may_execute(funcid)                                                                \
+	(object_aclcheck(ProcedureRelationId, (funcid), GetUserId(), ACL_EXECUTE) == ACLCHECK_OK)
+#else
+#define qwen3dm_may_execute(funcid)                                                                \
+	(pg_proc_aclcheck((funcid), GetUserId(), ACL_EXECUTE) == ACLCHECK_OK)
+#endif
+
 /* A set of events that lives as long as the session. */
 #if PG_VERSION_NUM >= 170000
 #define qwen3dm_create_event_set(n) CreateWaitEventSet(NULL, (n))

@@ -1,7 +1,7 @@
 /*
- * functions.c: qwen_infer, for one prompt and for an array, and qwen_infer_details.
+ * functions.c: qwen_infer for an array of prompts, and qwen_infer_details.
  *
- * One prompt is one request. An array keeps a window of requests under way on the same connection,
+ * An array keeps a window of requests under way on the same connection,
  * which the engine computes together, and takes the answers in order. A failure of a row is raised
  * at its place, or becomes NULL with on_error => 'null'; what makes every row fail (no model, not
  * loaded, still loading) and what the user did (cancel, timeout) is always raised.
@@ -16,6 +16,7 @@
 #include "utils/array.h"
 #include "utils/builtins.h"
 
+#include "extension/call.h"
 #include "extension/client.h"
 #include "extension/encoding.h"
 #include "extension/module.h"
@@ -43,66 +44,8 @@ enum
 	N_DETAILS
 };
 
-QWEN3DM_FUNCTION(qwen3dm_infer);
 QWEN3DM_FUNCTION(qwen3dm_infer_array);
 QWEN3DM_FUNCTION(qwen3dm_infer_details);
-
-/* Submits one prompt; NULL with *failure when it cannot even be said. */
-static Qwen3dmRequest *
-submit_prompt(const Qwen3dmOptions *options, const text *prompt, Qwen3dmFailure *failure)
-{
-	q3p_bytes bytes;
-	q3p_request message;
-
-	if (!qwen3dm_to_utf8(prompt, &bytes, failure))
-		return NULL;
-	message = qwen3dm_request_for(options, bytes);
-	return qwen3dm_submit(&message, options->stops);
-}
-
-/* The value of a finished request, which is released; NULL with *failure. */
-static text *
-take_value(Qwen3dmRequest *r, Qwen3dmFailure *failure)
-{
-	text *value = NULL;
-
-	if (r->failure.sqlstate == 0)
-		value = qwen3dm_from_utf8(r->result.value, failure);
-	else
-	{
-		*failure = r->failure;
-		failure->message = pstrdup(failure->message);
-		failure->detail = failure->detail ? pstrdup(failure->detail) : NULL;
-		failure->hint = failure->hint ? pstrdup(failure->hint) : NULL;
-	}
-	qwen3dm_release(r);
-	return value;
-}
-
-Datum
-qwen3dm_infer(PG_FUNCTION_ARGS)
-{
-	Qwen3dmOptions options;
-	Qwen3dmFailure failure;
-	Qwen3dmRequest *r;
-	text *value = NULL;
-
-	qwen3dm_generation_options(fcinfo, 1, Q3P_GENERATE, &options);
-	if (PG_ARGISNULL(0))
-		PG_RETURN_NULL();
-
-	r = submit_prompt(&options, PG_GETARG_TEXT_PP(0), &failure);
-	if (r != NULL)
-	{
-		qwen3dm_wait(r);
-		value = take_value(r, &failure);
-	}
-	if (value != NULL)
-		PG_RETURN_TEXT_P(value);
-	if (!options.null_on_error)
-		qwen3dm_raise(&failure, 0);
-	PG_RETURN_NULL();
-}
 
 /* An element of an array on its way from prompt to answer. */
 typedef struct Element
@@ -122,7 +65,8 @@ fill_window(const Qwen3dmOptions *options, const Datum *prompts, const bool *nul
 
 		e->request = NULL;
 		if (!nulls[*next])
-			e->request = submit_prompt(options, DatumGetTextPP(prompts[*next]), &e->failure);
+			e->request =
+			    qwen3dm_submit_prompt(options, DatumGetTextPP(prompts[*next]), &e->failure);
 		(*next)++;
 	}
 }
@@ -145,7 +89,7 @@ infer_elements(const Qwen3dmOptions *options, Datum *values, bool *nulls, int n)
 		if (e->request != NULL)
 		{
 			qwen3dm_wait(e->request);
-			value = take_value(e->request, &e->failure);
+			value = qwen3dm_take_text(e->request, &e->failure);
 		}
 		if (value == NULL && !options->null_on_error)
 			qwen3dm_raise(&e->failure, head + 1);
@@ -257,7 +201,7 @@ qwen3dm_infer_details(PG_FUNCTION_ARGS)
 		PG_RETURN_NULL();
 
 	memset(nulls, true, sizeof(nulls));
-	r = submit_prompt(&options, PG_GETARG_TEXT_PP(0), &failure);
+	r = qwen3dm_submit_prompt(&options, PG_GETARG_TEXT_PP(0), &failure);
 	if (r != NULL)
 	{
 		qwen3dm_wait(r);

@@ -3,7 +3,8 @@
  *
  * Preloaded by the postmaster, the module asks for its shared memory and registers the background
  * worker. Loaded in any other way (LOAD, CREATE EXTENSION on a server that does not preload it,
- * pg_upgrade) it only defines its settings: every function then says what is missing. Nothing here
+ * pg_upgrade) it only defines its settings and the batching node: every function then says what is
+ * missing. Nothing here
  * starts a thread, opens a file or touches a model; the postmaster runs this code.
  */
 #include "postgres.h"
@@ -22,6 +23,7 @@ void
 _PG_init(void)
 {
 	qwen3dm_define_settings();
+	qwen3dm_install_batching();
 
 	/* pg_upgrade runs both servers with nobody to serve. */
 	if (!process_shared_preload_libraries_in_progress || IsBinaryUpgrade)

@@ -33,6 +33,9 @@ extern int qwen3dm_mode; /* q3p_mode */
 extern int qwen3dm_max_tokens;
 extern int qwen3dm_timeout;       /* ms, 0: none */
 extern int qwen3dm_start_timeout; /* ms */
+extern int qwen3dm_priority;
+extern bool qwen3dm_enable_batching;
+extern int qwen3dm_batch_window;
 
 extern void qwen3dm_define_settings(void);
 
@@ -45,6 +48,9 @@ typedef enum Qwen3dmWait
 
 /* As pg_stat_activity shows it: by name from 17 on, "Extension" before. */
 extern uint32 qwen3dm_wait_event(Qwen3dmWait what);
+
+/* batch_plan.c: hooks into the planner. */
+extern void qwen3dm_install_batching(void);
 
 /* worker.c: registers the background worker; only while the postmaster preloads libraries. */
 extern void qwen3dm_register_worker(void);

@@ -52,6 +52,12 @@ mode_option(const char *name)
 	         errhint("The modes are \"auto\", \"efficient\" and \"precise\".")));
 }
 
+uint32
+qwen3dm_mode_argument(FunctionCallInfo fcinfo, int n)
+{
+	return mode_option(text_argument(fcinfo, n));
+}
+
 static bool
 on_error_option(const char *name)
 {
@@ -73,6 +79,12 @@ utf8_option(Datum value)
 	if (!qwen3dm_to_utf8(DatumGetTextPP(value), &bytes, &failure))
 		qwen3dm_raise(&failure, 0);
 	return bytes;
+}
+
+q3p_bytes
+qwen3dm_utf8_argument(FunctionCallInfo fcinfo, int n)
+{
+	return utf8_option(PG_GETARG_DATUM(n));
 }
 
 static void
@@ -136,6 +148,7 @@ qwen3dm_routing_options(FunctionCallInfo fcinfo, int first, q3p_kind kind, Qwen3
 	memset(options, 0, sizeof(*options));
 	options->request.kind = kind;
 	options->request.mode = mode_option(mode);
+	options->request.priority = qwen3dm_priority;
 	options->mode_setting = (mode == NULL || strcmp(mode, "auto") == 0) && qwen3dm_mode != Q3P_AUTO;
 	options->null_on_error = on_error_option(text_argument(fcinfo, first + ARG_ON_ERROR));
 	if (task != NULL)

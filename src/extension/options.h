@@ -12,6 +12,8 @@ typedef struct Qwen3dmOptions
 {
 	q3p_request request; /* all but what is asked: prompt or tokens */
 	q3p_bytes *stops;
+	q3p_bytes *labels;
+	double threshold; /* of qwen_filter */
 	bool null_on_error;
 	bool fixed_seed;   /* else every request gets a random one */
 	bool mode_setting; /* the mode is that of qwen3dm.mode, not the call's */
@@ -28,6 +30,12 @@ extern void qwen3dm_routing_options(FunctionCallInfo fcinfo, int first, q3p_kind
                                     Qwen3dmOptions *options);
 extern void qwen3dm_generation_options(FunctionCallInfo fcinfo, int first, q3p_kind kind,
                                        Qwen3dmOptions *options);
+
+/* A text argument in UTF-8; raises an error when it cannot be said in UTF-8. */
+extern q3p_bytes qwen3dm_utf8_argument(FunctionCallInfo fcinfo, int n);
+
+/* A mode by its name; NULL is auto, which the session's setting may decide. */
+extern uint32 qwen3dm_mode_argument(FunctionCallInfo fcinfo, int n);
 
 /* The request for one prompt. */
 extern q3p_request qwen3dm_request_for(const Qwen3dmOptions *options, q3p_bytes prompt);

@@ -26,6 +26,9 @@ int qwen3dm_mode = Q3P_AUTO;
 int qwen3dm_max_tokens = 256;
 int qwen3dm_timeout = 0;
 int qwen3dm_start_timeout = 60 * 1000;
+int qwen3dm_priority = Q3P_DEFAULT_PRIORITY;
+bool qwen3dm_enable_batching = true;
+int qwen3dm_batch_window = 256;
 
 static const struct config_enum_entry mode_options[] = {{"auto", Q3P_AUTO, false},
                                                         {"efficient", Q3P_EFFICIENT, false},
@@ -118,11 +121,28 @@ define_session_settings(void)
 	                        NULL, NULL, NULL);
 }
 
+static void
+define_batching_settings(void)
+{
+	DefineCustomIntVariable(
+	    "qwen3dm.priority", "Weight of a role's requests when many wait for the engine.",
+	    "A role with 200 gets twice the share of one with 100. Meant for ALTER ROLE ... SET.",
+	    &qwen3dm_priority, Q3P_DEFAULT_PRIORITY, 1, Q3P_MAX_PRIORITY, PGC_SUSET, 0, NULL, NULL,
+	    NULL);
+	DefineCustomBoolVariable(
+	    "qwen3dm.enable_batching", "Lets queries ask for the answers of several rows at a time.",
+	    NULL, &qwen3dm_enable_batching, true, PGC_USERSET, GUC_EXPLAIN, NULL, NULL, NULL);
+	DefineCustomIntVariable(
+	    "qwen3dm.batch_window", "Largest number of rows that a query asks about ahead of need.",
+	    NULL, &qwen3dm_batch_window, 256, 1, 65536, PGC_USERSET, GUC_EXPLAIN, NULL, NULL, NULL);
+}
+
 void
 qwen3dm_define_settings(void)
 {
 	define_engine_settings();
 	define_weight_settings();
 	define_session_settings();
+	define_batching_settings();
 	MarkGUCPrefixReserved("qwen3dm");
 }

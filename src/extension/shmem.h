@@ -21,9 +21,23 @@ typedef enum Qwen3dmState
 	QWEN3DM_FAILED      /* there is a reason, in message, detail and hint */
 } Qwen3dmState;
 
+/* Since the server started, over all engines. */
+typedef struct Qwen3dmCounters
+{
+	int64 requests;
+	int64 errors;
+	int64 prompt_tokens;
+	int64 output_tokens;
+	int64 cached_tokens; /* of the prompts', that were not computed again */
+	int64 deduplicated;  /* requests answered with an equal one */
+	int64 classified;
+	int64 steps;     /* of the engine */
+	int64 evictions; /* blocks of kept prefixes that made room */
+} Qwen3dmCounters;
+
 /*
  * Plain data: no pointers, so that it can be copied out as it is. Strings end in NUL and are valid
- * UTF-8. Counters run since the server started.
+ * UTF-8.
  */
 typedef struct Qwen3dmStatus
 {
@@ -34,10 +48,7 @@ typedef struct Qwen3dmStatus
 	TimestampTz started_at; /* when the engine was started */
 	int64 restarts;         /* engines started after the first */
 
-	int64 requests;
-	int64 errors;
-	int64 prompt_tokens;
-	int64 output_tokens;
+	Qwen3dmCounters counters;
 	int running;
 	int queued;
 
@@ -46,6 +57,8 @@ typedef struct Qwen3dmStatus
 	int max_batch_tokens;
 	int kv_blocks;
 	int kv_blocks_free;
+	int prefix_blocks;
+	int pinned_blocks;
 	int64 parameters;
 	int64 weight_bytes;
 	int64 image_bytes;

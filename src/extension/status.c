@@ -28,8 +28,8 @@ QWEN3DM_FUNCTION(qwen3dm_stat_activity);
 typedef struct Row
 {
 	TupleDesc tupdesc;
-	Datum values[40];
-	bool nulls[40];
+	Datum values[48];
+	bool nulls[48];
 	int n;
 } Row;
 
@@ -157,15 +157,22 @@ qwen3dm_model_status(PG_FUNCTION_ARGS)
 	          s.kv_blocks > 0 ? 1.0 - (double) s.kv_blocks_free / s.kv_blocks : 0);
 	add_int(&row, loaded, s.kv_blocks);
 	add_int(&row, loaded, s.kv_blocks_free);
+	add_int(&row, loaded, s.prefix_blocks);
+	add_int(&row, loaded, s.pinned_blocks);
 	add_bigint(&row, loaded, s.scratch_bytes);
 	add_float(&row, loaded, s.load_ms);
 	add(&row, !engine, TimestampTzGetDatum(s.started_at));
 	add_int(&row, engine, s.engine_pid);
 	add_bigint(&row, worker, s.restarts);
-	add_bigint(&row, worker, s.requests);
-	add_bigint(&row, worker, s.errors);
-	add_bigint(&row, worker, s.prompt_tokens);
-	add_bigint(&row, worker, s.output_tokens);
+	add_bigint(&row, worker, s.counters.requests);
+	add_bigint(&row, worker, s.counters.errors);
+	add_bigint(&row, worker, s.counters.prompt_tokens);
+	add_bigint(&row, worker, s.counters.output_tokens);
+	add_bigint(&row, worker, s.counters.cached_tokens);
+	add_bigint(&row, worker, s.counters.deduplicated);
+	add_bigint(&row, worker, s.counters.classified);
+	add_bigint(&row, worker, s.counters.steps);
+	add_bigint(&row, worker, s.counters.evictions);
 	add_int(&row, worker, s.running);
 	add_int(&row, worker, s.queued);
 	add_reason(&row, &s);

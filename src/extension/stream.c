@@ -64,7 +64,7 @@ start_stream(FunctionCallInfo fcinfo, MemoryContext context)
 		return state;
 	}
 	message = qwen3dm_request_for(&options, prompt);
-	state->id = qwen3dm_submit(&message, options.stops)->id;
+	state->id = qwen3dm_submit(&message, options.stops, NULL)->id;
 	return state;
 }
 

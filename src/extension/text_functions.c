@@ -1,10 +1,7 @@
 /*
- * text_functions.c: qwen_count_tokens, qwen_tokenize, qwen_detokenize, qwen_logprob and
- * qwen3dm_version.
+ * text_functions.c: qwen_count_tokens, qwen_tokenize, qwen_detokenize and qwen3dm_version.
  */
 #include "postgres.h"
-
-#include <math.h>
 
 #include "catalog/pg_type.h"
 #include "utils/array.h"
@@ -14,19 +11,17 @@
 #include "extension/client.h"
 #include "extension/encoding.h"
 #include "extension/module.h"
-#include "extension/options.h"
 
 QWEN3DM_FUNCTION(qwen3dm_count_tokens);
 QWEN3DM_FUNCTION(qwen3dm_tokenize);
 QWEN3DM_FUNCTION(qwen3dm_detokenize);
-QWEN3DM_FUNCTION(qwen3dm_logprob);
 QWEN3DM_FUNCTION(qwen3dm_version);
 
 /* Asks and waits; raises whatever goes wrong. */
 static Qwen3dmRequest *
 ask(const q3p_request *message)
 {
-	Qwen3dmRequest *r = qwen3dm_submit(message, NULL);
+	Qwen3dmRequest *r = qwen3dm_submit(message, NULL, NULL);
 
 	qwen3dm_wait(r);
 	if (r->failure.sqlstate != 0)
@@ -104,39 +99,6 @@ qwen3dm_detokenize(PG_FUNCTION_ARGS)
 		qwen3dm_raise(&failure, 0);
 	qwen3dm_release(r);
 	PG_RETURN_TEXT_P(value);
-}
-
-Datum
-qwen3dm_logprob(PG_FUNCTION_ARGS)
-{
-	Qwen3dmOptions options;
-	Qwen3dmFailure failure;
-	q3p_bytes input;
-	bool good = false;
-	double score = NAN;
-
-	qwen3dm_routing_options(fcinfo, 1, Q3P_LOGPROB, &options);
-	if (PG_ARGISNULL(0))
-		PG_RETURN_NULL();
-
-	if (qwen3dm_to_utf8(PG_GETARG_TEXT_PP(0), &input, &failure))
-	{
-		q3p_request message = qwen3dm_request_for(&options, input);
-		Qwen3dmRequest *r = qwen3dm_submit(&message, NULL);
-
-		qwen3dm_wait(r);
-		score = r->result.score;
-		failure = r->failure;
-		good = failure.sqlstate == 0;
-		if (!good && !options.null_on_error)
-			qwen3dm_raise(&failure, 0);
-		qwen3dm_release(r);
-	}
-	else if (!options.null_on_error)
-		qwen3dm_raise(&failure, 0);
-	if (!good || isnan(score))
-		PG_RETURN_NULL();
-	PG_RETURN_FLOAT8(score);
 }
 
 Datum

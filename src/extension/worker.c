@@ -62,18 +62,17 @@ static struct
 	WorkerPhase phase;
 	pgsocket listener;
 	Qwen3dmEngine engine;
-	Qwen3dmEngineConfig config;       /* that the engine was started with */
-	Qwen3dmLoadedFile file;           /* the model file when it was started */
-	Qwen3dmLoadedFile image_of;       /* the file that engine.image was made from */
-	TimestampTz wake_at;              /* PAUSE: try again; ENDING: lose patience */
-	bool replace;                     /* ENDING: we wanted it to end */
-	bool told_why;                    /* the engine explained its failure */
-	TimestampTz ready_at;             /* when the engine became ready; 0: not yet */
-	int deaths;                       /* in a row, without a good run between them */
-	int stillborn;                    /* of these, the last so many did not become ready */
-	bool was_started;                 /* an engine was started before */
-	int64 base_requests, base_errors; /* counters of the engines before this one */
-	int64 base_prompt_tokens, base_output_tokens;
+	Qwen3dmEngineConfig config; /* that the engine was started with */
+	Qwen3dmLoadedFile file;     /* the model file when it was started */
+	Qwen3dmLoadedFile image_of; /* the file that engine.image was made from */
+	TimestampTz wake_at;        /* PAUSE: try again; ENDING: lose patience */
+	bool replace;               /* ENDING: we wanted it to end */
+	bool told_why;              /* the engine explained its failure */
+	TimestampTz ready_at;       /* when the engine became ready; 0: not yet */
+	int deaths;                 /* in a row, without a good run between them */
+	int stillborn;              /* of these, the last so many did not become ready */
+	bool was_started;           /* an engine was started before */
+	Qwen3dmCounters base;       /* of the engines before this one */
 	Qwen3dmStatus status;
 } worker;
 
@@ -139,14 +138,11 @@ clear_engine_status(void)
 {
 	Qwen3dmStatus *s = &worker.status;
 
-	worker.base_requests = s->requests;
-	worker.base_errors = s->errors;
-	worker.base_prompt_tokens = s->prompt_tokens;
-	worker.base_output_tokens = s->output_tokens;
+	worker.base = s->counters;
 	s->progress = 0;
 	s->running = s->queued = 0;
 	s->threads = s->context_length = s->max_batch_tokens = 0;
-	s->kv_blocks = s->kv_blocks_free = 0;
+	s->kv_blocks = s->kv_blocks_free = s->prefix_blocks = s->pinned_blocks = 0;
 	s->parameters = s->weight_bytes = s->image_bytes = s->kv_bytes = s->scratch_bytes = 0;
 	s->load_ms = 0;
 	s->started_at = 0;
@@ -413,6 +409,22 @@ remember_loaded_file(void)
 }
 
 static void
+copy_counters(Qwen3dmCounters *c, const q3p_status *m)
+{
+	const Qwen3dmCounters *base = &worker.base;
+
+	c->requests = base->requests + (int64) m->requests;
+	c->errors = base->errors + (int64) m->errors;
+	c->prompt_tokens = base->prompt_tokens + (int64) m->prompt_tokens;
+	c->output_tokens = base->output_tokens + (int64) m->output_tokens;
+	c->cached_tokens = base->cached_tokens + (int64) m->cached_tokens;
+	c->deduplicated = base->deduplicated + (int64) m->deduplicated;
+	c->classified = base->classified + (int64) m->classified;
+	c->steps = base->steps + (int64) m->steps;
+	c->evictions = base->evictions + (int64) m->evictions;
+}
+
+static void
 copy_engine_status(const q3p_status *m)
 {
 	Qwen3dmStatus *s = &worker.status;
@@ -423,16 +435,15 @@ copy_engine_status(const q3p_status *m)
 	s->max_batch_tokens = m->max_batch_tokens;
 	s->kv_blocks = m->kv_blocks;
 	s->kv_blocks_free = m->kv_blocks_free;
+	s->prefix_blocks = m->prefix_blocks;
+	s->pinned_blocks = m->pinned_blocks;
 	s->parameters = (int64) m->n_params;
 	s->weight_bytes = (int64) m->weight_bytes;
 	s->image_bytes = (int64) m->image_bytes;
 	s->kv_bytes = (int64) m->kv_bytes;
 	s->scratch_bytes = (int64) m->scratch_bytes;
 	s->load_ms = m->load_ms;
-	s->requests = worker.base_requests + (int64) m->requests;
-	s->errors = worker.base_errors + (int64) m->errors;
-	s->prompt_tokens = worker.base_prompt_tokens + (int64) m->prompt_tokens;
-	s->output_tokens = worker.base_output_tokens + (int64) m->output_tokens;
+	copy_counters(&s->counters, m);
 	s->running = m->running;
 	s->queued = m->queued;
 	SET_BYTES(s->architecture, m->architecture);

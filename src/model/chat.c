@@ -78,17 +78,38 @@ q3_chat_can_think(const q3_tokenizer *tok)
 	return s->think_start >= 0 && s->think_end >= 0;
 }
 
-q3_code
-q3_chat_encode(const q3_tokenizer *tok, const q3_chat *chat, q3_tokens *out, q3_error *err)
+static q3_code
+check_vocabulary(const q3_tokenizer *tok, q3_error *err)
 {
 	const q3_special *s = q3_tokenizer_special(tok);
-	size_t n_before = out->n;
-	q3_code code;
 
 	if (s->im_start < 0 || s->im_end < 0)
 		return q3_fail(err, Q3_ERR_UNSUPPORTED,
 		               "model has no <|im_start|> and <|im_end|> tokens for its chat format");
-	code = add_all(tok, chat, out, err);
+	return Q3_OK;
+}
+
+q3_code
+q3_chat_encode(const q3_tokenizer *tok, const q3_chat *chat, q3_tokens *out, q3_error *err)
+{
+	size_t n_before = out->n;
+	q3_code code = check_vocabulary(tok, err);
+
+	if (code == Q3_OK)
+		code = add_all(tok, chat, out, err);
+	if (code != Q3_OK)
+		out->n = n_before;
+	return code;
+}
+
+q3_code
+q3_chat_encode_system(const q3_tokenizer *tok, q3_str system, q3_tokens *out, q3_error *err)
+{
+	size_t n_before = out->n;
+	q3_code code = check_vocabulary(tok, err);
+
+	if (code == Q3_OK)
+		code = add_message(tok, "system\n", system.data, system.len, out, err);
 	if (code != Q3_OK)
 		out->n = n_before;
 	return code;

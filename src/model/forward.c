@@ -12,6 +12,7 @@
 #include "model/model_internal.h"
 
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define TOKENS_PER_CHUNK 8     /* of steps that go token by token */
@@ -478,7 +479,7 @@ keep_wanted(pass *p, const q3_batch_item *items, int32_t n_items)
 	{
 		t += items[i].n_tokens;
 		if (items[i].want != Q3_WANT_NOTHING)
-			add_spans(p, items[i].want == Q3_WANT_LAST ? t - 1 : t - items[i].n_tokens, t);
+			add_spans(p, items[i].want == Q3_WANT_ALL ? t - items[i].n_tokens : t - 1, t);
 	}
 }
 
@@ -534,6 +535,171 @@ gather_wanted(pass *p)
 	set_runs(p);
 }
 
+/* ---- Logits ---- */
+
+/* Rows [first, first + n) of the batch, of one mode, that want the logits of the same tokens. */
+typedef struct label_rows
+{
+	product q;
+	q3_run run;
+	const int32_t *panels; /* of the output matrix, in ascending order; panel i is slot i of y */
+	int32_t n_panels;
+} label_rows;
+
+static int
+compare_ints(const void *a, const void *b)
+{
+	int32_t x = *(const int32_t *) a, y = *(const int32_t *) b;
+
+	return (x > y) - (x < y);
+}
+
+/* The matrix from this panel on. */
+static q3_weights
+skip_panels(const q3_weights *w, int32_t n)
+{
+	q3_weights from = *w;
+	size_t blocks = (size_t) n * (size_t) (w->file.cols / Q3_PLANE_BLOCK);
+
+	from.file.data = (const char *) w->file.data + (size_t) n * Q3_PANEL_ROWS * w->file.row_bytes;
+	from.file.rows -= n * Q3_PANEL_ROWS;
+	from.planes.rows -= n * Q3_PANEL_ROWS;
+	if (w->planes.hi == NULL)
+		return from;
+	from.planes.hi += blocks * Q3_PANEL_ROWS * 16;
+	if (w->planes.lo != NULL)
+		from.planes.lo += blocks * Q3_PANEL_ROWS * 16;
+	if (w->planes.ext != NULL)
+		from.planes.ext += blocks * Q3_PANEL_ROWS * 32;
+	from.planes.scale += blocks * Q3_PANEL_ROWS;
+	if (w->planes.offset != NULL)
+		from.planes.offset += blocks * Q3_PANEL_ROWS;
+	return from;
+}
+
+/* Slots are never ahead of panels, so that the matrix that begins so much later has the panel where
+ * the slot is.
+ */
+static void
+label_chunk(void *arg, int32_t slot, int32_t thread)
+{
+	const label_rows *l = arg;
+	q3_runtime *rt = l->q.p->rt;
+	q3_weights w = skip_panels(l->q.w[0], l->panels[slot] - slot);
+	int32_t begin = slot * Q3_PANEL_ROWS, end = begin + Q3_PANEL_ROWS;
+
+	multiply_run(&l->q, &w, &l->run, begin, end < w.file.rows ? end : w.file.rows, l->q.y[0],
+	             scratch_of(rt, thread));
+}
+
+/* Copies the logits that these panels gave to where they are wanted. */
+static void
+hand_out(const label_rows *l)
+{
+	q3_runtime *rt = l->q.p->rt;
+	const q3_wanted *list = &rt->lists[l->run.first];
+
+	for (int32_t i = 0; i < list->n; i++)
+	{
+		int32_t panel = list->tokens[i] / Q3_PANEL_ROWS;
+		const int32_t *found =
+		    bsearch(&panel, l->panels, (size_t) l->n_panels, sizeof(panel), compare_ints);
+
+		if (found == NULL)
+			continue; /* of another wave */
+		for (int32_t t = l->run.first; t < l->run.first + l->run.n; t++)
+			rt->logits[t][i] =
+			    l->q.y[0][t][(found - l->panels) * Q3_PANEL_ROWS + list->tokens[i] % Q3_PANEL_ROWS];
+	}
+}
+
+/* The distinct panels of a list, ascending, in rt->panels; their number. */
+static int32_t
+list_panels(q3_runtime *rt, const q3_wanted *list)
+{
+	int32_t n = 0;
+
+	for (int32_t i = 0; i < list->n; i++)
+		rt->panels[i] = list->tokens[i] / Q3_PANEL_ROWS;
+	qsort(rt->panels, (size_t) list->n, sizeof(*rt->panels), compare_ints);
+	for (int32_t i = 0; i < list->n; i++)
+		if (n == 0 || rt->panels[i] != rt->panels[n - 1])
+			rt->panels[n++] = rt->panels[i];
+	return n;
+}
+
+/* Only the panels of the output matrix that hold wanted tokens, as many at a time as rt->up has
+ * room for.
+ */
+static bool
+run_labels(pass *p, q3_run rows)
+{
+	q3_runtime *rt = p->rt;
+	int32_t n = list_panels(rt, &rt->lists[rows.first]);
+	int32_t most = rt->model->info.n_ff / Q3_PANEL_ROWS;
+
+	for (int32_t i = 0; i < n; i += most)
+	{
+		label_rows l = {
+		    .q = {.p = p, .x = &rt->h, .w = {&rt->model->output}, .y = {rt->up.row}, .n = 1},
+		    .run = rows,
+		    .panels = rt->panels + i,
+		    .n_panels = n - i < most ? n - i : most};
+
+		if (!run(p, label_chunk, &l, l.n_panels))
+			return false;
+		hand_out(&l);
+	}
+	return true;
+}
+
+static bool
+same_list(const q3_wanted *a, const q3_wanted *b)
+{
+	return a->n == b->n && (a->tokens == b->tokens ||
+	                        memcmp(a->tokens, b->tokens, (size_t) a->n * sizeof(int32_t)) == 0);
+}
+
+/* Rows from first on that go together: of one mode, all with whole rows of logits or one list. */
+static q3_run
+rows_from(const pass *p, int32_t first)
+{
+	const q3_runtime *rt = p->rt;
+	q3_run rows = {.first = first, .n = 1, .mode = rt->tokens[first].mode};
+
+	while (first + rows.n < p->n_tokens && rt->tokens[first + rows.n].mode == rows.mode &&
+	       same_list(&rt->lists[first], &rt->lists[first + rows.n]))
+		rows.n++;
+	return rows;
+}
+
+/* Logits: of whole rows in one product, then of the rows that want some tokens only. */
+static bool
+run_output(pass *p)
+{
+	q3_runtime *rt = p->rt;
+	q3_run rows;
+
+	p->n_runs = 0;
+	for (int32_t t = 0; t < p->n_tokens; t += rows.n)
+	{
+		rows = rows_from(p, t);
+		if (rt->lists[t].n == 0)
+			rt->runs[p->n_runs++] = rows;
+	}
+	if (p->n_runs > 0 &&
+	    !run_product(p,
+	                 (product){.x = &rt->h, .w = {&rt->model->output}, .y = {rt->logits}, .n = 1}))
+		return false;
+	for (int32_t t = 0; t < p->n_tokens; t += rows.n)
+	{
+		rows = rows_from(p, t);
+		if (rt->lists[t].n > 0 && !run_labels(p, rows))
+			return false;
+	}
+	return true;
+}
+
 static bool
 run_layers(pass *p, const q3_batch_item *items, int32_t n_items)
 {
@@ -550,13 +716,20 @@ run_layers(pass *p, const q3_batch_item *items, int32_t n_items)
 	if (!run_layer(p))
 		return false;
 	gather_wanted(p);
-	return p->n_wanted == 0 ||
-	       (run_rest_of_layer(p) &&
-	        run_product(
-	            p, (product){.x = &rt->h, .w = {&rt->model->output}, .y = {rt->logits}, .n = 1}));
+	return p->n_wanted == 0 || (run_rest_of_layer(p) && run_output(p));
 }
 
 /* ---- The batch ---- */
+
+static q3_code
+check_tokens(const q3_runtime *rt, const int32_t *tokens, int32_t n, q3_error *err)
+{
+	for (int32_t i = 0; i < n; i++)
+		if (tokens[i] < 0 || tokens[i] >= rt->model->info.n_vocab)
+			return q3_fail(err, Q3_ERR_INVALID, "token %d is not in the vocabulary of %d",
+			               tokens[i], rt->model->info.n_vocab);
+	return Q3_OK;
+}
 
 static q3_code
 check_item(q3_runtime *rt, const q3_batch_item *item, q3_error *err)
@@ -567,6 +740,10 @@ check_item(q3_runtime *rt, const q3_batch_item *item, q3_error *err)
 		return q3_fail(err, Q3_ERR_INVALID,
 		               "sequence is missing, of another runtime, or twice in the batch");
 	seq->step = rt->step;
+	if (item->want == Q3_WANT_TOKENS &&
+	    (item->n_wanted < 1 || item->n_wanted > rt->model->info.n_vocab))
+		return q3_fail(err, Q3_ERR_INVALID, "batch item wants the logits of %d tokens",
+		               item->n_wanted);
 	if (item->n_tokens < 1 || (item->want != Q3_WANT_NOTHING && item->logits == NULL))
 		return q3_fail(err, Q3_ERR_INVALID, "batch item has no tokens or no place for logits");
 	if (item->n_tokens > rt->context_length - seq->length)
@@ -575,11 +752,12 @@ check_item(q3_runtime *rt, const q3_batch_item *item, q3_error *err)
 	if (seq->length + item->n_tokens > seq->n_blocks * Q3_KV_BLOCK)
 		return q3_fail(err, Q3_ERR_INVALID, "sequence has no room reserved for %d more tokens",
 		               item->n_tokens);
-	for (int32_t i = 0; i < item->n_tokens; i++)
-		if (item->tokens[i] < 0 || item->tokens[i] >= rt->model->info.n_vocab)
-			return q3_fail(err, Q3_ERR_INVALID, "token %d is not in the vocabulary of %d",
-			               item->tokens[i], rt->model->info.n_vocab);
-	return Q3_OK;
+	if (!q3_kv_writable(seq, seq->length, seq->length + item->n_tokens))
+		return q3_fail(err, Q3_ERR_INTERNAL, "blocks of the sequence are shared");
+	return item->want == Q3_WANT_TOKENS &&
+	               check_tokens(rt, item->wanted, item->n_wanted, err) != Q3_OK
+	           ? err->code
+	           : check_tokens(rt, item->tokens, item->n_tokens, err);
 }
 
 static void
@@ -596,6 +774,9 @@ add_item(pass *p, const q3_batch_item *item)
 		if (item->want != Q3_WANT_NOTHING)
 		{
 			rt->wanted[p->n_wanted] = first + i;
+			rt->lists[p->n_wanted] = item->want == Q3_WANT_TOKENS
+			                             ? (q3_wanted){item->wanted, item->n_wanted}
+			                             : (q3_wanted){NULL, 0};
 			rt->logits[p->n_wanted++] =
 			    item->logits +
 			    (item->want == Q3_WANT_ALL ? (size_t) i : 0) * (size_t) rt->model->info.n_vocab;

@@ -1,7 +1,7 @@
 /*
  * kv_cache.c: the pool of KV blocks and the sequences that take them.
  */
-#include "model/kv_cache.h"
+#include "model/prefix_cache.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -32,17 +32,14 @@ q3_kv_pool_init(q3_kv_pool *pool, int32_t n_layers, int32_t n_kv_heads, int32_t 
 	if (n_blocks > INT32_MAX || n_blocks > (SIZE_MAX >> 1) / pool->block_bytes)
 		return q3_fail(err, Q3_ERR_INVALID, "KV cache of %" PRIu64 " bytes is too large", bytes);
 	pool->free_blocks = malloc(n_blocks * sizeof(int32_t));
-	if (pool->free_blocks == NULL)
+	pool->holders = calloc(n_blocks, sizeof(int32_t));
+	if (pool->free_blocks == NULL || pool->holders == NULL)
 		return q3_fail(err, Q3_ERR_MEMORY, "out of memory");
 	pool->bytes = n_blocks * pool->block_bytes;
 	base = mmap(NULL, pool->bytes, PROT_READ | PROT_WRITE,
 	            MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (base == MAP_FAILED)
-	{
-		free(pool->free_blocks);
-		pool->free_blocks = NULL;
 		return q3_fail(err, Q3_ERR_MEMORY, "could not map %zu bytes for the KV cache", pool->bytes);
-	}
 	/* Only an optimisation: attention walks through the blocks in order. */
 	(void) madvise(base, pool->bytes, MADV_HUGEPAGE);
 	pool->base = base;
@@ -59,6 +56,45 @@ q3_kv_pool_free(q3_kv_pool *pool)
 	if (pool->base != NULL)
 		munmap(pool->base, pool->bytes);
 	free(pool->free_blocks);
+	free(pool->holders);
+	q3_prefixes_free(pool->prefixes);
+}
+
+int32_t
+q3_kv_available(const q3_kv_pool *pool)
+{
+	return pool->n_free + (pool->prefixes != NULL ? q3_prefixes_idle(pool->prefixes) : 0);
+}
+
+int32_t
+q3_kv_take(q3_kv_pool *pool)
+{
+	int32_t block;
+
+	if (pool->n_free == 0 && pool->prefixes != NULL)
+		q3_prefixes_evict(pool);
+	if (pool->n_free == 0)
+		return -1;
+	block = pool->free_blocks[--pool->n_free];
+	pool->holders[block] = 1;
+	return block;
+}
+
+void
+q3_kv_hold(q3_kv_pool *pool, int32_t block)
+{
+	if (pool->holders[block]++ == 1 && pool->prefixes != NULL)
+		q3_prefixes_used(pool->prefixes, block);
+}
+
+void
+q3_kv_drop(q3_kv_pool *pool, int32_t block)
+{
+	pool->holders[block]--;
+	if (pool->holders[block] == 0)
+		pool->free_blocks[pool->n_free++] = block;
+	else if (pool->holders[block] == 1 && pool->prefixes != NULL)
+		q3_prefixes_unused(pool->prefixes, block);
 }
 
 q3_seq *
@@ -76,8 +112,9 @@ q3_seq_free(q3_seq *seq)
 {
 	if (seq == NULL)
 		return;
+	/* From the end, so that the prefix cache gives up the ends of prefixes first. */
 	while (seq->n_blocks > 0)
-		seq->pool->free_blocks[seq->pool->n_free++] = seq->blocks[--seq->n_blocks];
+		q3_kv_drop(seq->pool, seq->blocks[--seq->n_blocks]);
 	free(seq);
 }
 
@@ -93,10 +130,54 @@ q3_seq_reserve(q3_seq *seq, int32_t n_tokens)
 	q3_kv_pool *pool = seq->pool;
 	int32_t needed = n_tokens <= 0 ? 0 : (n_tokens - 1) / Q3_KV_BLOCK + 1;
 
-	if (needed > pool->blocks_per_seq || needed - seq->n_blocks > pool->n_free)
+	if (needed > pool->blocks_per_seq || needed - seq->n_blocks > q3_kv_available(pool))
 		return false;
 	while (seq->n_blocks < needed)
-		seq->blocks[seq->n_blocks++] = pool->free_blocks[--pool->n_free];
+		seq->blocks[seq->n_blocks++] = q3_kv_take(pool);
+	return true;
+}
+
+q3_seq *
+q3_seq_fork(const q3_seq *seq, int32_t n_tokens)
+{
+	q3_kv_pool *pool = seq->pool;
+	int32_t full = seq->length / Q3_KV_BLOCK;
+	q3_seq *fork = n_tokens >= seq->length ? q3_kv_seq_create(pool) : NULL;
+
+	if (fork == NULL)
+		return NULL;
+	for (; fork->n_blocks < full; fork->n_blocks++)
+	{
+		fork->blocks[fork->n_blocks] = seq->blocks[fork->n_blocks];
+		q3_kv_hold(pool, fork->blocks[fork->n_blocks]);
+	}
+	if (!q3_seq_reserve(fork, n_tokens))
+	{
+		q3_seq_free(fork);
+		return NULL;
+	}
+	if (seq->length % Q3_KV_BLOCK != 0)
+		memcpy(pool->base + (size_t) fork->blocks[full] * pool->block_bytes,
+		       pool->base + (size_t) seq->blocks[full] * pool->block_bytes, pool->block_bytes);
+	fork->length = seq->length;
+	return fork;
+}
+
+bool
+q3_seq_truncate(q3_seq *seq, int32_t n_tokens)
+{
+	if (n_tokens < 0 || n_tokens > seq->length || !q3_kv_writable(seq, n_tokens, seq->length))
+		return false;
+	seq->length = n_tokens;
+	return true;
+}
+
+bool
+q3_kv_writable(const q3_seq *seq, int32_t begin, int32_t end)
+{
+	for (int32_t i = begin / Q3_KV_BLOCK; i * Q3_KV_BLOCK < end; i++)
+		if (i >= seq->n_blocks || seq->pool->holders[seq->blocks[i]] != 1)
+			return false;
 	return true;
 }
 

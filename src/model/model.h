@@ -109,6 +109,7 @@ typedef struct q3_runtime_options
 	bool kv_f32;              /* keep K and V as F32 instead of F16 */
 	int32_t efficient_bits;   /* of the packed weights that mode efficient reads: 8 (or 0), 4 */
 	bool exact_weights;       /* mode precise reads the file's weights, not the packed ones */
+	bool no_prefix_cache;
 } q3_runtime_options;
 
 typedef struct q3_runtime_info
@@ -121,7 +122,11 @@ typedef struct q3_runtime_info
 	uint64_t kv_bytes;      /* of the pool */
 	uint64_t scratch_bytes; /* of everything else the runtime allocated */
 	int32_t kv_block_tokens;
-	int32_t kv_blocks, kv_blocks_free;
+	int32_t kv_blocks;
+	int32_t kv_blocks_free; /* the idle ones of the prefix cache, too */
+	bool prefix_cache;
+	int32_t prefix_blocks, pinned_blocks; /* in the prefix cache; of them, pinned */
+	uint64_t evictions;                   /* blocks that the prefix cache gave up for others */
 } q3_runtime_info;
 
 extern q3_runtime *q3_runtime_create(const q3_model *m, const q3_runtime_options *options,
@@ -137,12 +142,50 @@ extern int32_t q3_seq_length(const q3_seq *seq);
  * pool has too few free blocks. q3_forward() itself never allocates blocks: reserve first.
  */
 extern bool q3_seq_reserve(q3_seq *seq, int32_t n_tokens);
+/*
+ * A second sequence that goes on from here on its own, with room for n_tokens (the present ones
+ * too). Full blocks are shared, the last, partial one is copied. NULL: too few free blocks.
+ */
+extern q3_seq *q3_seq_fork(const q3_seq *seq, int32_t n_tokens);
+/* Forgets the tokens from n_tokens on; false, with nothing done, where their blocks are shared. */
+extern bool q3_seq_truncate(q3_seq *seq, int32_t n_tokens);
+
+/*
+ * The prefix cache: full blocks of the beginnings of prompts, found again by their tokens. What a
+ * domain publishes is found by that domain only, except that domain Q3_DOMAIN_SHARED is found by
+ * all. Blocks that no sequence holds any more are given up, least recently used first, when others
+ * need room. Whether blocks come from the cache changes no bit of what is computed with them.
+ */
+#define Q3_DOMAIN_SHARED 0
+
+typedef struct q3_prefix_key
+{
+	uint32_t domain; /* oid of a role */
+	q3_mode mode;    /* that computes the tokens */
+} q3_prefix_key;
+
+/*
+ * Lets the sequence take blocks of the prompt tokens[n] from the cache, behind the full blocks that
+ * it has published or attached so far. Returns by how many tokens it grew; at least the last token
+ * of the prompt is always left to compute. Reserved blocks that are not needed for it return.
+ */
+extern int32_t q3_seq_attach(q3_seq *seq, q3_prefix_key key, const int32_t *tokens, int32_t n);
+/*
+ * Makes the full blocks of the first n tokens, which the sequence holds, known to the cache. A
+ * block that is known already takes the place of the sequence's own.
+ */
+extern void q3_seq_publish(q3_seq *seq, q3_prefix_key key, const int32_t *tokens, int32_t n);
+/* Keeps the full blocks of the first n tokens, published in Q3_DOMAIN_SHARED, until unpinning. */
+extern void q3_seq_pin(q3_seq *seq, int32_t n);
+/* Drops all that is pinned, and what was published behind it. */
+extern void q3_runtime_unpin(q3_runtime *rt);
 
 typedef enum q3_want
 {
 	Q3_WANT_NOTHING = 0, /* only fill the KV cache */
 	Q3_WANT_LAST,        /* logits of the last token: float[n_vocab] */
-	Q3_WANT_ALL          /* logits of every token: float[n_tokens][n_vocab] */
+	Q3_WANT_ALL,         /* logits of every token: float[n_tokens][n_vocab] */
+	Q3_WANT_TOKENS       /* of the last token, those of wanted[n_wanted]: float[n_wanted] */
 } q3_want;
 
 /* One sequence's part of a forward pass: n_tokens new tokens behind what its KV cache holds. */
@@ -153,7 +196,9 @@ typedef struct q3_batch_item
 	int32_t n_tokens; /* >= 1 */
 	q3_mode mode;
 	q3_want want;
-	float *logits; /* caller's memory as want says */
+	float *logits;         /* caller's memory as want says */
+	const int32_t *wanted; /* WANT_TOKENS: ids, in any order */
+	int32_t n_wanted;
 } q3_batch_item;
 
 /*
@@ -162,7 +207,8 @@ typedef struct q3_batch_item
  * NULL) is looked at between layers and matrix products: when it becomes true the call returns
  * Q3_ERR_CANCELLED within some tens of milliseconds and the sequences have their old lengths.
  * Formulas: RMSNorm(x) = x / sqrt(mean(x^2) + eps) * w; attention softmax(q k^T / sqrt(head_dim))
- * v, causal; FFN down(silu(gate x) * up x). Logits of an item do not depend on the other items.
+ * v, causal; FFN down(silu(gate x) * up x). Logits of an item do not depend on the other items, nor
+ * on which of them are wanted.
  */
 extern q3_code q3_forward(q3_runtime *rt, const q3_batch_item *items, int32_t n_items,
                           const atomic_bool *stop, q3_error *err);

@@ -92,6 +92,13 @@ typedef struct q3_run
 	q3_mode mode;
 } q3_run;
 
+/* The tokens whose logits a row of the batch wants; n 0: all. */
+typedef struct q3_wanted
+{
+	const int32_t *tokens;
+	int32_t n;
+} q3_wanted;
+
 /*
  * A buffer of vectors, and the same in 8 or 16 bits for the tokens of mode efficient. acts.lo is lo
  * or NULL, as the products want it that the vectors are for.
@@ -140,8 +147,10 @@ struct q3_runtime
 	q3_span *spans;
 	q3_attention_part *parts; /* of the spans */
 	q3_run *runs;
-	int32_t *wanted; /* batch index of each token whose logits are wanted */
-	float **logits;  /* where they go */
+	int32_t *wanted;  /* batch index of each token whose logits are wanted */
+	float **logits;   /* where they go */
+	q3_wanted *lists; /* which of them */
+	int32_t *panels;  /* [n_vocab]: room for the panels of the output matrix that a list needs */
 	double *rope_frequency;
 	char *scratch; /* [threads][scratch_stride] */
 	size_t scratch_stride;

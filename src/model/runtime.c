@@ -5,6 +5,7 @@
  * one for the KV pool. Both are anonymous, so that what is never used costs nothing.
  */
 #include "model/model_internal.h"
+#include "model/prefix_cache.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -82,6 +83,8 @@ lay_out(q3_runtime *rt, arena *a)
 	rt->runs = take(a, (size_t) n * sizeof(*rt->runs));
 	rt->wanted = take(a, (size_t) n * sizeof(*rt->wanted));
 	rt->logits = take(a, (size_t) n * sizeof(*rt->logits));
+	rt->lists = take(a, (size_t) n * sizeof(*rt->lists));
+	rt->panels = take(a, (size_t) info->n_vocab * sizeof(*rt->panels));
 	rt->rope_frequency = take(a, (size_t) m->rope_dims / 2 * sizeof(double));
 	rt->two_planes = take(a, (size_t) info->n_layers + 1);
 	rt->scratch_stride = ((matmul > attention ? matmul : attention) + 63) / 64 * 64;
@@ -265,6 +268,12 @@ create(q3_runtime *rt, const q3_runtime_options *o, q3_error *err)
 		return err->code;
 	code = q3_kv_pool_init(&rt->kv, info->n_layers, info->n_kv_heads, info->head_dim, o->kv_f32,
 	                       rt->context_length, o->kv_bytes, err);
+	if (code == Q3_OK && !o->no_prefix_cache)
+	{
+		rt->kv.prefixes = q3_prefixes_create(rt->kv.n_blocks);
+		if (rt->kv.prefixes == NULL)
+			code = q3_fail(err, Q3_ERR_MEMORY, "out of memory");
+	}
 	if (code == Q3_OK)
 		code = allocate(rt, err);
 	if (code == Q3_OK)
@@ -324,12 +333,22 @@ q3_runtime_get_info(const q3_runtime *rt, q3_runtime_info *info)
 	    .scratch_bytes = rt->memory_bytes,
 	    .kv_block_tokens = Q3_KV_BLOCK,
 	    .kv_blocks = rt->kv.n_blocks,
-	    .kv_blocks_free = rt->kv.n_free,
+	    .kv_blocks_free = q3_kv_available(&rt->kv),
 	};
+	info->prefix_cache = rt->kv.prefixes != NULL;
+	if (rt->kv.prefixes != NULL)
+		q3_prefixes_count(rt->kv.prefixes, info);
 }
 
 q3_seq *
 q3_seq_create(q3_runtime *rt)
 {
 	return q3_kv_seq_create(&rt->kv);
+}
+
+void
+q3_runtime_unpin(q3_runtime *rt)
+{
+	if (rt->kv.prefixes != NULL)
+		q3_prefixes_unpin(&rt->kv);
 }

@@ -102,6 +102,16 @@ put_tokens(writer *w, const unsigned char *tokens, uint32_t n)
 		put(w, tokens, n * sizeof(int32_t));
 }
 
+static void
+put_doubles(writer *w, const unsigned char *values, uint32_t n)
+{
+	put_u32(w, n);
+	if (n > Q3P_MAX_FRAME / sizeof(double))
+		w->too_big = true;
+	else
+		put(w, values, n * sizeof(double));
+}
+
 /* The header goes in last, when the length is known. */
 static size_t
 writer_finish(writer *w, q3p_type type, uint64_t id)
@@ -227,6 +237,14 @@ get_tokens(reader *r, uint32_t *n)
 	return get(r, (size_t) *n * sizeof(int32_t));
 }
 
+static const unsigned char *
+get_doubles(reader *r, uint32_t *n)
+{
+	*n = get_u32(r);
+	r->ok = r->ok && *n <= r->left / sizeof(double);
+	return get(r, (size_t) *n * sizeof(double));
+}
+
 /* True when everything was there and nothing is left over. */
 static bool
 reader_finish(const reader *r)
@@ -290,14 +308,14 @@ q3p_hello_decode(const void *payload, size_t n, q3p_hello *m)
  * REQUEST
  * --------------------------------------------------------------------------------------------- */
 
-/* The stop strings: their number, the length of the packed list, the list. */
+/* A list of strings: their number, the length of the packed list, the list. */
 static void
-put_stops(writer *w, const q3p_bytes *stops, uint32_t n)
+put_list(writer *w, const q3p_bytes *items, uint32_t n)
 {
 	uint64_t len = 0;
 
 	for (uint32_t i = 0; i < n && len <= Q3P_MAX_FRAME; i++)
-		len += sizeof(uint32_t) + (stops[i].data != NULL ? stops[i].len : 0);
+		len += sizeof(uint32_t) + (items[i].data != NULL ? items[i].len : 0);
 	if (len > Q3P_MAX_FRAME)
 	{
 		w->too_big = true;
@@ -307,15 +325,15 @@ put_stops(writer *w, const q3p_bytes *stops, uint32_t n)
 	put_u32(w, (uint32_t) len);
 	for (uint32_t i = 0; i < n; i++)
 	{
-		q3p_bytes stop = stops[i].data != NULL ? stops[i] : (q3p_bytes){"", 0};
+		q3p_bytes item = items[i].data != NULL ? items[i] : (q3p_bytes){"", 0};
 
-		put_bytes(w, stop);
+		put_bytes(w, item);
 	}
 }
 
 /* The list as a whole, after a look at every string in it. */
 static q3p_bytes
-get_stops(reader *r, uint32_t *n)
+get_list(reader *r, uint32_t *n)
 {
 	q3p_bytes list, rest, item;
 	uint32_t found = 0;
@@ -343,7 +361,8 @@ q3p_next_bytes(q3p_bytes *list, q3p_bytes *item)
 }
 
 size_t
-q3p_request_encode(uint64_t id, const q3p_request *m, const q3p_bytes *stops, void *out, size_t cap)
+q3p_request_encode(uint64_t id, const q3p_request *m, const q3p_bytes *stops,
+                   const q3p_bytes *labels, void *out, size_t cap)
 {
 	writer w = writer_start(out, cap);
 
@@ -358,8 +377,10 @@ q3p_request_encode(uint64_t id, const q3p_request *m, const q3p_bytes *stops, vo
 	put_u64(&w, m->seed);
 	put_bytes(&w, m->prompt);
 	put_bytes(&w, m->system);
-	put_stops(&w, stops, m->n_stops);
+	put_list(&w, stops, m->n_stops);
 	put_tokens(&w, m->tokens, m->n_tokens);
+	put_u32(&w, m->priority);
+	put_list(&w, labels, m->n_labels);
 	return writer_finish(&w, Q3P_REQUEST, id);
 }
 
@@ -369,7 +390,7 @@ q3p_request_decode(const void *payload, size_t n, q3p_request *m)
 	reader r = reader_start(payload, n);
 	uint32_t flags;
 
-	m->kind = get_enum(&r, Q3P_GENERATE, Q3P_DETOKENIZE);
+	m->kind = get_enum(&r, Q3P_GENERATE, Q3P_UNPIN);
 	m->mode = get_enum(&r, Q3P_AUTO, Q3P_PRECISE);
 	flags = get_enum(&r, 0, ALL_FLAGS);
 	m->thinking = (flags & FLAG_THINKING) != 0;
@@ -383,8 +404,10 @@ q3p_request_decode(const void *payload, size_t n, q3p_request *m)
 	m->seed = get_u64(&r);
 	m->prompt = get_bytes(&r);
 	m->system = get_bytes(&r);
-	m->stops = get_stops(&r, &m->n_stops);
+	m->stops = get_list(&r, &m->n_stops);
 	m->tokens = get_tokens(&r, &m->n_tokens);
+	m->priority = get_enum(&r, 0, Q3P_MAX_PRIORITY);
+	m->labels = get_list(&r, &m->n_labels);
 	return reader_finish(&r);
 }
 
@@ -411,6 +434,8 @@ q3p_result_encode(uint64_t id, const q3p_result *m, void *out, size_t cap)
 	put_bytes(&w, m->thinking);
 	put_bytes(&w, m->digest);
 	put_tokens(&w, m->tokens, m->n_tokens);
+	put_u32(&w, m->deduplicated);
+	put_doubles(&w, m->probs, m->n_probs);
 	return writer_finish(&w, Q3P_RESULT, id);
 }
 
@@ -433,6 +458,8 @@ q3p_result_decode(const void *payload, size_t n, q3p_result *m)
 	m->thinking = get_bytes(&r);
 	m->digest = get_bytes(&r);
 	m->tokens = get_tokens(&r, &m->n_tokens);
+	m->deduplicated = get_enum(&r, 0, 1) != 0;
+	m->probs = get_doubles(&r, &m->n_probs);
 	return reader_finish(&r);
 }
 
@@ -522,6 +549,8 @@ q3p_status_encode(const q3p_status *m, void *out, size_t cap)
 	put_i32(&w, m->kv_blocks);
 	put_i32(&w, m->kv_blocks_free);
 	put_i32(&w, m->kv_block_tokens);
+	put_i32(&w, m->prefix_blocks);
+	put_i32(&w, m->pinned_blocks);
 	put_u64(&w, m->n_params);
 	put_u64(&w, m->weight_bytes);
 	put_u64(&w, m->image_bytes);
@@ -533,6 +562,11 @@ q3p_status_encode(const q3p_status *m, void *out, size_t cap)
 	put_u64(&w, m->errors);
 	put_u64(&w, m->prompt_tokens);
 	put_u64(&w, m->output_tokens);
+	put_u64(&w, m->cached_tokens);
+	put_u64(&w, m->deduplicated);
+	put_u64(&w, m->classified);
+	put_u64(&w, m->steps);
+	put_u64(&w, m->evictions);
 	put_i32(&w, m->running);
 	put_i32(&w, m->queued);
 	put_bytes(&w, m->architecture);
@@ -562,6 +596,8 @@ q3p_status_decode(const void *payload, size_t n, q3p_status *m)
 	m->kv_blocks = get_i32(&r);
 	m->kv_blocks_free = get_i32(&r);
 	m->kv_block_tokens = get_i32(&r);
+	m->prefix_blocks = get_i32(&r);
+	m->pinned_blocks = get_i32(&r);
 	m->n_params = get_u64(&r);
 	m->weight_bytes = get_u64(&r);
 	m->image_bytes = get_u64(&r);
@@ -573,6 +609,11 @@ q3p_status_decode(const void *payload, size_t n, q3p_status *m)
 	m->errors = get_u64(&r);
 	m->prompt_tokens = get_u64(&r);
 	m->output_tokens = get_u64(&r);
+	m->cached_tokens = get_u64(&r);
+	m->deduplicated = get_u64(&r);
+	m->classified = get_u64(&r);
+	m->steps = get_u64(&r);
+	m->evictions = get_u64(&r);
 	m->running = get_i32(&r);
 	m->queued = get_i32(&r);
 	m->architecture = get_bytes(&r);
@@ -612,8 +653,9 @@ q3p_mode_name(uint32_t mode)
 const char *
 q3p_kind_name(uint32_t kind)
 {
-	static const char *const names[] = {NULL,           "generate", "stream",    "logprob",
-	                                    "count_tokens", "tokenize", "detokenize"};
+	static const char *const names[] = {NULL,           "generate", "stream",     "logprob",
+	                                    "count_tokens", "tokenize", "detokenize", "classify",
+	                                    "pin",          "unpin"};
 
 	return NAME_OF(names, kind);
 }

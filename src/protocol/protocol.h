@@ -20,8 +20,12 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define Q3P_VERSION 1
+#define Q3P_VERSION 2
 #define Q3P_MAX_FRAME (256u * 1024 * 1024)
+#define Q3P_MAX_LABELS 1000
+/* A role's weight in the engine; a request with 0 has the default. */
+#define Q3P_MAX_PRIORITY 1000
+#define Q3P_DEFAULT_PRIORITY 100
 
 typedef enum q3p_type
 {
@@ -68,7 +72,21 @@ typedef enum q3p_kind
 	Q3P_LOGPROB, /* RESULT.score: mean log-probability per token of prompt */
 	Q3P_COUNT_TOKENS, /* RESULT.prompt_tokens: number of tokens of prompt as plain text */
 	Q3P_TOKENIZE,     /* RESULT.tokens */
-	Q3P_DETOKENIZE    /* RESULT.value from tokens */
+	Q3P_DETOKENIZE,   /* RESULT.value from tokens */
+	/*
+	 * Which of labels answers prompt, under the instruction in system: RESULT.probs, value (the
+	 * best label), score (its probability). None, more than Q3P_MAX_LABELS, empty or equal labels
+	 * are an ERROR.
+	 */
+	Q3P_CLASSIFY,
+	/*
+	 * Computes the system turn with the text of system in this mode and keeps it for all roles
+	 * until UNPIN: RESULT.prompt_tokens, of them cached_tokens were there already. The client has
+	 * checked that the caller may. Whole blocks only (STATUS.kv_block_tokens): a shorter one pins
+	 * nothing.
+	 */
+	Q3P_PIN,
+	Q3P_UNPIN /* drops all pins of both modes */
 } q3p_kind;
 
 typedef enum q3p_mode
@@ -95,6 +113,9 @@ typedef struct q3p_request
 	q3p_bytes stops;             /* encoder: ignored, see q3p_request_encode */
 	uint32_t n_tokens;           /* DETOKENIZE */
 	const unsigned char *tokens; /* n_tokens int32, unaligned: memcpy out */
+	uint32_t priority;           /* of the role; more computes sooner. At most Q3P_MAX_PRIORITY */
+	uint32_t n_labels;           /* CLASSIFY */
+	q3p_bytes labels;            /* packed, and ignored by the encoder, as stops is */
 } q3p_request;
 
 typedef enum q3p_finish
@@ -107,9 +128,12 @@ typedef struct q3p_result
 {
 	uint32_t mode;   /* the mode that answered */
 	uint32_t finish; /* q3p_finish; 0 for kinds that generate nothing */
-	int32_t prompt_tokens, cached_tokens, output_tokens;
+	int32_t prompt_tokens;
+	int32_t cached_tokens; /* of the prompt's, that did not have to be computed */
+	int32_t output_tokens;
+	bool deduplicated; /* the answer to an equal request that was in flight */
 	double confidence; /* exp(mean log-probability of the generated tokens); NaN: none */
-	double score;      /* LOGPROB; NaN: undefined (fewer than two tokens) */
+	double score;      /* LOGPROB, CLASSIFY; NaN: undefined (a text of fewer than two tokens) */
 	double queue_ms;   /* from arrival to the first forward pass */
 	double latency_ms; /* from arrival to this answer */
 	q3p_bytes reason;  /* why this mode, English words */
@@ -118,6 +142,8 @@ typedef struct q3p_result
 	q3p_bytes digest; /* of the model, hex */
 	uint32_t n_tokens;
 	const unsigned char *tokens; /* n_tokens int32, unaligned */
+	uint32_t n_probs;            /* CLASSIFY: n_labels, in their order; they add up to 1 */
+	const unsigned char *probs;  /* n_probs double, unaligned */
 } q3p_result;
 
 typedef struct q3p_error
@@ -178,12 +204,20 @@ typedef struct q3p_status
 	uint32_t state;  /* q3p_state */
 	double progress; /* 0 to 1 while loading */
 	int32_t threads, context_length, max_batch_tokens;
-	int32_t kv_blocks, kv_blocks_free, kv_block_tokens;
+	int32_t kv_blocks;
+	int32_t kv_blocks_free; /* unused, or holding prefixes that make room when others need it */
+	int32_t kv_block_tokens;
+	int32_t prefix_blocks, pinned_blocks; /* that hold prefixes for later; of them, pinned */
 	uint64_t n_params;
 	uint64_t weight_bytes, image_bytes, kv_bytes, scratch_bytes;
 	uint32_t image; /* q3p_image */
 	double load_ms;
 	uint64_t requests, errors, prompt_tokens, output_tokens; /* since the engine started */
+	uint64_t cached_tokens; /* of the prompts', found in the cache */
+	uint64_t deduplicated;  /* requests answered with an equal one */
+	uint64_t classified;    /* CLASSIFY requests answered */
+	uint64_t steps;         /* forward passes */
+	uint64_t evictions;     /* blocks of prefixes that made room */
 	int32_t running, queued;
 	q3p_bytes architecture, name, weight_type, digest, device, device_reason, isa;
 	q3p_bytes precision;             /* what the modes read, in words */
@@ -195,9 +229,9 @@ typedef struct q3p_status
  * the frame's size in any case; 0 when it would exceed Q3P_MAX_FRAME.
  */
 extern size_t q3p_hello_encode(const q3p_hello *m, void *out, size_t cap);
-/* stops[m->n_stops] are the stop strings; tokens in m->tokens. */
+/* stops[m->n_stops] are the stop strings, labels[m->n_labels] the labels; tokens in m->tokens. */
 extern size_t q3p_request_encode(uint64_t id, const q3p_request *m, const q3p_bytes *stops,
-                                 void *out, size_t cap);
+                                 const q3p_bytes *labels, void *out, size_t cap);
 extern size_t q3p_result_encode(uint64_t id, const q3p_result *m, void *out, size_t cap);
 extern size_t q3p_error_encode(uint64_t id, const q3p_error *m, void *out, size_t cap);
 extern size_t q3p_activity_encode(const q3p_activity *rows, uint32_t n, void *out, size_t cap);
@@ -223,7 +257,7 @@ extern bool q3p_status_decode(const void *payload, size_t n, q3p_status *m);
 extern bool q3p_activity_decode(const void *payload, size_t n, uint32_t *count);
 extern void q3p_activity_get(const void *payload, uint32_t i, q3p_activity *row);
 
-/* Takes the next string off a packed list (request.stops); false at the end or when malformed. */
+/* Takes the next string off a packed list (stops, labels); false at the end or when malformed. */
 extern bool q3p_next_bytes(q3p_bytes *list, q3p_bytes *item);
 
 extern const char *q3p_mode_name(uint32_t mode);   /* "auto" */

@@ -27,23 +27,33 @@ try_hello(const uint8_t *payload, size_t n, void *frame, size_t cap)
 		check_again(frame, q3p_hello_encode(&m, frame, cap), payload, n);
 }
 
+/* The items of a packed list. */
+static q3p_bytes *
+unpack(q3p_bytes list, uint32_t n)
+{
+	q3p_bytes *items = calloc((size_t) n + 1, sizeof(*items));
+
+	if (items == NULL)
+		abort();
+	for (uint32_t i = 0; i < n; i++)
+		if (!q3p_next_bytes(&list, &items[i]))
+			abort();
+	return items;
+}
+
 static void
 try_request(const uint8_t *payload, size_t n, uint64_t id, void *frame, size_t cap)
 {
 	q3p_request m;
-	q3p_bytes *stops, rest;
+	q3p_bytes *stops, *labels;
 
 	if (!q3p_request_decode(payload, n, &m))
 		return;
-	stops = calloc(m.n_stops + 1, sizeof(*stops));
-	if (stops == NULL)
-		abort();
-	rest = m.stops;
-	for (uint32_t i = 0; i < m.n_stops; i++)
-		if (!q3p_next_bytes(&rest, &stops[i]))
-			abort();
-	check_again(frame, q3p_request_encode(id, &m, stops, frame, cap), payload, n);
+	stops = unpack(m.stops, m.n_stops);
+	labels = unpack(m.labels, m.n_labels);
+	check_again(frame, q3p_request_encode(id, &m, stops, labels, frame, cap), payload, n);
 	free(stops);
+	free(labels);
 }
 
 static void

@@ -265,16 +265,23 @@ client_close(client *c)
 }
 
 static inline void
-client_request(client *c, uint64_t id, const q3p_request *m, const q3p_bytes *stops)
+client_request_labels(client *c, uint64_t id, const q3p_request *m, const q3p_bytes *stops,
+                      const q3p_bytes *labels)
 {
-	size_t size = q3p_request_encode(id, m, stops, NULL, 0);
+	size_t size = q3p_request_encode(id, m, stops, labels, NULL, 0);
 	char *out = malloc(size);
 
 	assert_true(size > 0);
 	assert_non_null(out);
-	assert_int_equal(q3p_request_encode(id, m, stops, out, size), size);
+	assert_int_equal(q3p_request_encode(id, m, stops, labels, out, size), size);
 	send_bytes(c->fd, out, size);
 	free(out);
+}
+
+static inline void
+client_request(client *c, uint64_t id, const q3p_request *m, const q3p_bytes *stops)
+{
+	client_request_labels(c, id, m, stops, NULL);
 }
 
 static inline void

@@ -134,6 +134,12 @@ decode_request(const void *payload, size_t n)
 		assert_true(q3p_next_bytes(&m.stops, &item));
 		read_all(item.data, item.len);
 	}
+	for (uint32_t i = 0; i < m.n_labels; i++)
+	{
+		assert_true(q3p_next_bytes(&m.labels, &item));
+		read_all(item.data, item.len);
+	}
+	assert_false(q3p_next_bytes(&m.labels, &item));
 	assert_false(q3p_next_bytes(&m.stops, &item));
 	return true;
 }
@@ -212,15 +218,16 @@ test_hello(void **state)
 
 /* A request's frame; the caller frees it. */
 static void *
-encode_request(uint64_t id, const q3p_request *m, const q3p_bytes *stops, size_t *size)
+encode_request(uint64_t id, const q3p_request *m, const q3p_bytes *stops, const q3p_bytes *labels,
+               size_t *size)
 {
 	void *frame;
 
-	*size = q3p_request_encode(id, m, stops, NULL, 0);
+	*size = q3p_request_encode(id, m, stops, labels, NULL, 0);
 	assert_true(*size > 0);
 	frame = malloc(*size);
 	assert_non_null(frame);
-	assert_int_equal(q3p_request_encode(id, m, stops, frame, *size), *size);
+	assert_int_equal(q3p_request_encode(id, m, stops, labels, frame, *size), *size);
 	return frame;
 }
 
@@ -229,6 +236,7 @@ test_request(void **state)
 {
 	static const int32_t tokens[] = {1, -1, 151935};
 	const q3p_bytes stops[] = {BYTES("\n\n"), BYTES("END"), BYTES("x")};
+	const q3p_bytes labels[] = {BYTES("billing"), BYTES("")};
 	q3p_request m = {.kind = Q3P_STREAM,
 	                 .mode = Q3P_PRECISE,
 	                 .thinking = true,
@@ -243,11 +251,13 @@ test_request(void **state)
 	                 .system = NO_BYTES,
 	                 .n_stops = 3,
 	                 .n_tokens = 3,
-	                 .tokens = (const unsigned char *) tokens};
+	                 .tokens = (const unsigned char *) tokens,
+	                 .priority = Q3P_MAX_PRIORITY,
+	                 .n_labels = 2};
 	q3p_request got;
 	q3p_bytes item;
 	size_t size, n;
-	void *frame = encode_request(UINT64_MAX - 1, &m, stops, &size);
+	void *frame = encode_request(UINT64_MAX - 1, &m, stops, labels, &size);
 	void *payload = payload_of(frame, size, Q3P_REQUEST, UINT64_MAX - 1, &n);
 
 	(void) state;
@@ -270,6 +280,14 @@ test_request(void **state)
 	assert_false(q3p_next_bytes(&got.stops, &item));
 	assert_int_equal(got.n_tokens, 3);
 	assert_memory_equal(got.tokens, tokens, sizeof(tokens));
+	assert_int_equal(got.priority, Q3P_MAX_PRIORITY);
+	assert_int_equal(got.n_labels, 2);
+	for (int i = 0; i < 2; i++)
+	{
+		assert_true(q3p_next_bytes(&got.labels, &item));
+		assert_bytes(item, labels[i]);
+	}
+	assert_false(q3p_next_bytes(&got.labels, &item));
 	assert_exact(payload, n, decode_request);
 	change_every_byte(payload, n, decode_request);
 	free(payload);
@@ -284,7 +302,7 @@ test_request_empty(void **state)
 	const q3p_bytes stops[] = {NO_BYTES, BYTES("")};
 	q3p_bytes item;
 	size_t size, n;
-	void *frame = encode_request(0, &m, NULL, &size);
+	void *frame = encode_request(0, &m, NULL, NULL, &size);
 	void *payload = payload_of(frame, size, Q3P_REQUEST, 0, &n);
 
 	(void) state;
@@ -300,7 +318,7 @@ test_request_empty(void **state)
 
 	m.n_stops = 2;
 	m.prompt = NO_BYTES;
-	frame = encode_request(0, &m, stops, &size);
+	frame = encode_request(0, &m, stops, NULL, &size);
 	payload = payload_of(frame, size, Q3P_REQUEST, 0, &n);
 	assert_true(q3p_request_decode(payload, n, &got));
 	assert_bytes(got.prompt, NO_BYTES);
@@ -315,6 +333,7 @@ static void
 test_result(void **state)
 {
 	static const int32_t tokens[] = {7, 8};
+	static const double probs[] = {0.25, 0.5, 0.25};
 	q3p_result m = {.mode = Q3P_EFFICIENT,
 	                .finish = Q3P_FINISH_LENGTH,
 	                .prompt_tokens = 12,
@@ -329,7 +348,10 @@ test_result(void **state)
 	                .thinking = NO_BYTES,
 	                .digest = BYTES("0123"),
 	                .n_tokens = 2,
-	                .tokens = (const unsigned char *) tokens};
+	                .tokens = (const unsigned char *) tokens,
+	                .deduplicated = true,
+	                .n_probs = 3,
+	                .probs = (const unsigned char *) probs};
 	q3p_result got;
 	size_t n, size = q3p_result_encode(5, &m, NULL, 0);
 	void *frame = malloc(size), *payload;
@@ -352,6 +374,9 @@ test_result(void **state)
 	assert_bytes(got.digest, m.digest);
 	assert_int_equal(got.n_tokens, 2);
 	assert_memory_equal(got.tokens, tokens, sizeof(tokens));
+	assert_true(got.deduplicated);
+	assert_int_equal(got.n_probs, 3);
+	assert_memory_equal(got.probs, probs, sizeof(probs));
 	assert_exact(payload, n, decode_result);
 	change_every_byte(payload, n, decode_result);
 	free(payload);
@@ -407,6 +432,13 @@ test_status(void **state)
 	                .errors = 6,
 	                .prompt_tokens = 7,
 	                .output_tokens = 8,
+	                .prefix_blocks = 21,
+	                .pinned_blocks = 22,
+	                .cached_tokens = 23,
+	                .deduplicated = 24,
+	                .classified = 25,
+	                .steps = 26,
+	                .evictions = 27,
 	                .running = 1,
 	                .queued = 2,
 	                .architecture = BYTES("qwen3"),
@@ -435,6 +467,13 @@ test_status(void **state)
 	assert_int_equal(got.weight_bytes, m.weight_bytes);
 	assert_int_equal(got.output_tokens, 8);
 	assert_int_equal(got.queued, 2);
+	assert_int_equal(got.prefix_blocks, 21);
+	assert_int_equal(got.pinned_blocks, 22);
+	assert_int_equal(got.cached_tokens, 23);
+	assert_int_equal(got.deduplicated, 24);
+	assert_int_equal(got.classified, 25);
+	assert_int_equal(got.steps, 26);
+	assert_int_equal(got.evictions, 27);
 	assert_bytes(got.isa, m.isa);
 	assert_bytes(got.precision, m.precision);
 	assert_int_equal(got.image_bytes, m.image_bytes);
@@ -507,7 +546,7 @@ test_too_little_room(void **state)
 {
 	const q3p_bytes stops[] = {BYTES("stop")};
 	q3p_request m = {.kind = Q3P_GENERATE, .prompt = BYTES("some prompt"), .n_stops = 1};
-	size_t size = q3p_request_encode(1, &m, stops, NULL, 0);
+	size_t size = q3p_request_encode(1, &m, stops, NULL, NULL, 0);
 
 	(void) state;
 	for (size_t cap = 0; cap < size; cap++)
@@ -515,7 +554,7 @@ test_too_little_room(void **state)
 		void *exact = malloc(cap > 0 ? cap : 1);
 
 		assert_non_null(exact);
-		assert_int_equal(q3p_request_encode(1, &m, stops, exact, cap), size);
+		assert_int_equal(q3p_request_encode(1, &m, stops, NULL, exact, cap), size);
 		free(exact);
 	}
 }
@@ -534,16 +573,16 @@ test_too_big(void **state)
 	                 sizeof(q3p_header) + Q3P_MAX_FRAME);
 	assert_int_equal(q3p_plain_encode(Q3P_CHUNK, 1, big, (size_t) Q3P_MAX_FRAME + 1, NULL, 0), 0);
 	assert_int_equal(q3p_plain_encode(Q3P_CHUNK, 1, big, SIZE_MAX, NULL, 0), 0);
-	assert_int_equal(q3p_request_encode(1, &m, stops, NULL, 0), 0);
+	assert_int_equal(q3p_request_encode(1, &m, stops, NULL, NULL, 0), 0);
 	m.n_stops = 0;
 	m.prompt = (q3p_bytes){big, SIZE_MAX};
-	assert_int_equal(q3p_request_encode(1, &m, NULL, NULL, 0), 0);
+	assert_int_equal(q3p_request_encode(1, &m, NULL, NULL, NULL, 0), 0);
 	m.prompt = (q3p_bytes){big, Q3P_MAX_FRAME};
-	assert_int_equal(q3p_request_encode(1, &m, NULL, NULL, 0), 0);
+	assert_int_equal(q3p_request_encode(1, &m, NULL, NULL, NULL, 0), 0);
 	m.prompt = NO_BYTES;
 	m.n_tokens = UINT32_MAX;
 	m.tokens = (unsigned char *) big;
-	assert_int_equal(q3p_request_encode(1, &m, NULL, NULL, 0), 0);
+	assert_int_equal(q3p_request_encode(1, &m, NULL, NULL, NULL, 0), 0);
 	assert_int_equal(q3p_frame(&h, sizeof(h), &h), 0);
 	h.length++;
 	assert_int_equal(q3p_frame(&h, sizeof(h), &h), -1);
@@ -554,10 +593,10 @@ test_too_big(void **state)
 static void
 assert_lie(size_t at, uint32_t lie)
 {
-	const q3p_bytes stops[] = {BYTES("ab")};
-	q3p_request m = {.kind = Q3P_GENERATE, .prompt = BYTES("p"), .n_stops = 1}, got;
+	const q3p_bytes stops[] = {BYTES("ab")}, labels[] = {BYTES("cd")};
+	q3p_request m = {.kind = Q3P_CLASSIFY, .prompt = BYTES("p"), .n_stops = 1, .n_labels = 1}, got;
 	size_t size, n;
-	char *frame = encode_request(1, &m, stops, &size);
+	char *frame = encode_request(1, &m, stops, labels, &size);
 	char *payload = payload_of(frame, size, Q3P_REQUEST, 1, &n);
 
 	assert_true(q3p_request_decode(payload, n, &got));
@@ -571,12 +610,14 @@ assert_lie(size_t at, uint32_t lie)
 static void
 test_lies(void **state)
 {
-	/* kind, mode, flags, max_tokens, temperature, top_p, top_k, seed; prompt, system, stops */
-	const size_t prompt = 4 * 4 + 8 + 8 + 4 + 8, system = prompt + 4 + 1, stops = system + 4;
+	/* kind, mode, flags, max_tokens, temperature, top_p, top_k, seed; prompt, system, stops,
+	 * tokens, priority, labels */
+	const size_t prompt = 4 * 4 + 8 + 8 + 4 + 8, system = prompt + 4 + 1, stops = system + 4,
+	             tokens = stops + 8 + 4 + 2, priority = tokens + 4, labels = priority + 4;
 
 	(void) state;
 	assert_lie(0, 0);
-	assert_lie(0, Q3P_DETOKENIZE + 1);
+	assert_lie(0, Q3P_UNPIN + 1);
 	assert_lie(4, Q3P_PRECISE + 1);
 	assert_lie(8, 16);
 	assert_lie(prompt, 0);
@@ -592,8 +633,14 @@ test_lies(void **state)
 	assert_lie(stops + 8, 1);
 	assert_lie(stops + 8, 3);
 	assert_lie(stops + 8, UINT32_MAX);
-	assert_lie(stops + 8 + 4 + 2, 1);
-	assert_lie(stops + 8 + 4 + 2, 0x40000000); /* times 4 is 0 in 32 bits */
+	assert_lie(tokens, 1);
+	assert_lie(tokens, 0x40000000); /* times 4 is 0 in 32 bits */
+	assert_lie(priority, Q3P_MAX_PRIORITY + 1);
+	assert_lie(labels, 0);
+	assert_lie(labels, 2);
+	assert_lie(labels + 4, 7);
+	assert_lie(labels + 8, 1);
+	assert_lie(labels + 8, UINT32_MAX);
 }
 
 static void
@@ -617,6 +664,8 @@ test_names(void **state)
 	assert_string_equal(q3p_mode_name(Q3P_PRECISE), "precise");
 	assert_string_equal(q3p_kind_name(Q3P_GENERATE), "generate");
 	assert_string_equal(q3p_kind_name(Q3P_DETOKENIZE), "detokenize");
+	assert_string_equal(q3p_kind_name(Q3P_CLASSIFY), "classify");
+	assert_string_equal(q3p_kind_name(Q3P_UNPIN), "unpin");
 	assert_string_equal(q3p_finish_name(Q3P_FINISH_STOP), "stop");
 	assert_string_equal(q3p_finish_name(Q3P_FINISH_LENGTH), "length");
 	assert_string_equal(q3p_phase_name(Q3P_DECODE), "decode");

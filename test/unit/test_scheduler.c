@@ -1,7 +1,6 @@
 /*
- * test_scheduler.c: the scheduler on a tiny random model, without any socket.
- *
- * Every test has a runtime of its own; the model is loaded once. Events are recorded per job.
+ * test_scheduler.c: the scheduler on a tiny random model: answers, room, cancelling. What it does
+ * with many rows is in test_rows.c.
  */
 #include <math.h>
 #include <pthread.h>
@@ -9,139 +8,10 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdlib.h>
-#include <unistd.h>
 
 #include <cmocka.h>
 
-#include "engine/scheduler.h"
-#include "tiny_qwen.h"
-
-#define MAX_TEXT 65536
-
-static char model_path[64];
-static q3_model *model;
-
-/* A job with what its events said. */
-typedef struct probe
-{
-	q3_job job;
-	int done; /* how often the done event came */
-	char text[MAX_TEXT];
-	size_t text_len;
-} probe;
-
-typedef struct fixture
-{
-	q3_runtime *rt;
-	q3_runtime_info info;
-	q3_preparer preparer;
-	q3_scheduler *s;
-	int n_done;
-} fixture;
-
-static void
-on_text(void *arg, q3_job *job, q3_str text)
-{
-	probe *p = job->owner;
-
-	(void) arg;
-	assert_true(p->text_len + text.len <= MAX_TEXT);
-	memcpy(p->text + p->text_len, text.data, text.len);
-	p->text_len += text.len;
-}
-
-static void
-on_done(void *arg, q3_job *job)
-{
-	fixture *f = arg;
-
-	((probe *) job->owner)->done++;
-	f->n_done++;
-}
-
-/* With a KV cache for so many tokens. */
-static void
-open_pool(fixture *f, int32_t context, int32_t max_batch, int32_t kv_tokens)
-{
-	q3_runtime_options options = {
-	    .threads = 1, .context_length = context, .max_batch_tokens = max_batch, .kv_f32 = true};
-	q3_scheduler_events events = {.text = on_text, .done = on_done, .arg = f};
-	q3_error err = {0};
-
-	memset(f, 0, sizeof(*f));
-	options.kv_bytes =
-	    (uint64_t) kv_tokens * TINY_LAYERS * TINY_KV_HEADS * TINY_HEAD_DIM * 2 * sizeof(float);
-	f->rt = q3_runtime_create(model, &options, &err);
-	assert_non_null(f->rt);
-	q3_runtime_get_info(f->rt, &f->info);
-	q3_preparer_init(&f->preparer, model, f->info.context_length);
-	f->s = q3_scheduler_create(model, f->rt, &events, &err);
-	assert_non_null(f->s);
-}
-
-/* With one for so many sequences of the whole context. */
-static void
-open_fixture(fixture *f, int32_t context, int32_t max_batch, int32_t sequences)
-{
-	open_pool(f, context, max_batch, context * sequences);
-}
-
-static void
-close_fixture(fixture *f)
-{
-	q3_runtime_info info;
-
-	q3_scheduler_free(f->s);
-	q3_runtime_get_info(f->rt, &info);
-	assert_int_equal(info.kv_blocks_free, f->info.kv_blocks); /* nothing leaks */
-	q3_runtime_free(f->rt);
-}
-
-static q3_job_options
-options_for(const char *prompt, int32_t max_tokens)
-{
-	return (q3_job_options){.plain = true,
-	                        .prompt = {prompt, strlen(prompt)},
-	                        .max_tokens = max_tokens,
-	                        .mode = Q3_PRECISE};
-}
-
-static probe *
-make(fixture *f, const q3_job_options *options)
-{
-	probe *p = calloc(1, sizeof(*p));
-	q3_error err = {0};
-
-	assert_non_null(p);
-	q3_job_init(&p->job);
-	p->job.owner = p;
-	if (q3_job_generate(&p->job, &f->preparer, options, &err) != Q3_OK)
-		fail_msg("%s", err.message);
-	return p;
-}
-
-static void
-discard(probe *p)
-{
-	q3_job_free(&p->job);
-	free(p);
-}
-
-static void
-run_all(fixture *f)
-{
-	while (q3_scheduler_step(f->s))
-		;
-}
-
-static void
-assert_same_value(const probe *a, const probe *b)
-{
-	q3_str x = q3_output_value(a->job.output), y = q3_output_value(b->job.output);
-
-	assert_int_equal(x.len, y.len);
-	assert_memory_equal(x.data, y.data, x.len);
-}
+#include "scheduler_fixture.h"
 
 /* ---------------------------------------------------------------------------------------------
  * What a job says does not depend on its neighbours
@@ -680,30 +550,6 @@ test_logprob_is_that_of_the_logits(void **state)
 	assert_true(isnan(q3_job_score(&p->job)));
 	discard(p);
 	close_fixture(&f);
-}
-
-static int
-load_model(void **state)
-{
-	q3_load_options options = {.skip_digest = true};
-	q3_error err = {0};
-
-	(void) state;
-	if (!tiny_qwen_write(model_path, sizeof(model_path), 7))
-		return -1;
-	model = q3_model_load(model_path, &options, &err);
-	if (model == NULL)
-		print_error("%s\n", err.message);
-	return model != NULL ? 0 : -1;
-}
-
-static int
-free_model(void **state)
-{
-	(void) state;
-	q3_model_free(model);
-	unlink(model_path);
-	return 0;
 }
 
 int

@@ -152,6 +152,185 @@ test_bad_requests(void **state)
 }
 
 /* ---------------------------------------------------------------------------------------------
+ * Classification
+ * --------------------------------------------------------------------------------------------- */
+
+#define SYSTEM                                                                                     \
+	"Say which department should answer the message: billing, outage or spam. One word, please."
+
+static const q3p_bytes departments[] = {{"billing", 7}, {"outage", 6}, {"spam", 4}};
+
+static q3p_request
+classify(const char *prompt)
+{
+	q3p_request m = request(Q3P_CLASSIFY, prompt, 0);
+
+	m.system = (q3p_bytes){SYSTEM, strlen(SYSTEM)};
+	m.n_labels = 3;
+	return m;
+}
+
+/* The label and its probability must be the best of those given. */
+static void
+check_classified(const q3p_result *r)
+{
+	double probs[3], sum = 0;
+	int best = 0;
+
+	assert_int_equal(r->n_probs, 3);
+	memcpy(probs, r->probs, sizeof(probs));
+	for (int i = 0; i < 3; i++)
+	{
+		assert_true(probs[i] > 0 && probs[i] < 1);
+		sum += probs[i];
+		best = probs[i] > probs[best] ? i : best;
+	}
+	assert_true(fabs(sum - 1) < 1e-9);
+	assert_true(r->score == probs[best]);
+	assert_int_equal(r->value.len, departments[best].len);
+	assert_memory_equal(r->value.data, departments[best].data, r->value.len);
+	assert_int_equal(r->output_tokens, 0);
+}
+
+static void
+test_classify(void **state)
+{
+	client c;
+	frame f;
+	q3p_request m = classify("the bill is wrong");
+	q3p_result r;
+	int32_t prompt_tokens;
+	bool deduplicated = false;
+
+	(void) state;
+	client_open(&c, &shared);
+	client_request_labels(&c, 1, &m, NULL, departments);
+	r = client_result(&c, &f);
+	check_classified(&r);
+	prompt_tokens = r.prompt_tokens;
+	assert_int_equal(r.cached_tokens, 0);
+	assert_false(r.deduplicated);
+	free(f.payload);
+	m = classify("the bill is right");
+	client_request_labels(&c, 2, &m, NULL, departments);
+	r = client_result(&c, &f);
+	check_classified(&r);
+	assert_int_equal(r.prompt_tokens, prompt_tokens);
+	assert_true(r.cached_tokens >= 64 && r.cached_tokens < prompt_tokens);
+	free(f.payload);
+	for (uint64_t id = 3; id < 43; id++) /* more than one step takes */
+		client_request_labels(&c, id, &m, NULL, departments);
+	for (uint64_t id = 3; id < 43; id++)
+	{
+		r = client_result(&c, &f);
+		check_classified(&r);
+		deduplicated = deduplicated || r.deduplicated;
+		assert_true(r.queue_ms >= 0 && r.latency_ms >= r.queue_ms);
+		free(f.payload);
+	}
+	assert_true(deduplicated);
+	m.n_labels = 1; /* nothing to choose */
+	client_request_labels(&c, 50, &m, NULL, departments);
+	r = client_result(&c, &f);
+	assert_int_equal(r.n_probs, 1);
+	assert_true(r.score == 1 && r.prompt_tokens == prompt_tokens);
+	assert_memory_equal(r.value.data, "billing", 7);
+	free(f.payload);
+	client_close(&c);
+}
+
+static void
+test_bad_labels(void **state)
+{
+	static q3p_bytes many[Q3P_MAX_LABELS + 1];
+	const q3p_bytes equal[] = {{"a", 1}, {"b", 1}, {"a", 1}}, empty[] = {{"a", 1}, {"", 0}};
+	client c;
+	q3p_request m = classify("x");
+
+	(void) state;
+	client_open(&c, &shared);
+	client_request_labels(&c, 1, &m, NULL, equal);
+	client_expect_error(&c, 1, "22023", "labels must be distinct");
+	m.n_labels = 2;
+	client_request_labels(&c, 2, &m, NULL, empty);
+	client_expect_error(&c, 2, "22023", "labels must not be empty");
+	m.n_labels = 0;
+	client_request_labels(&c, 3, &m, NULL, NULL);
+	client_expect_error(&c, 3, "22023", "at least one label");
+	m.n_labels = Q3P_MAX_LABELS + 1;
+	client_request_labels(&c, 4, &m, NULL, many);
+	client_expect_error(&c, 4, "22023", "1001 labels are more than the 1000 that are allowed");
+	client_close(&c);
+}
+
+/* The next status that counts so many requests; nothing runs any more. */
+static q3p_status
+idle_status(engine *e, uint64_t requests)
+{
+	q3p_status s;
+	frame f;
+
+	do
+	{
+		assert_true(engine_status(e, &s, &f));
+		free(f.payload);
+	} while (s.state != Q3P_READY || s.requests < requests || s.running + s.queued > 0);
+	return s;
+}
+
+static void
+test_pins_and_counters(void **state)
+{
+	engine e;
+	client c;
+	frame f;
+	q3p_request pin = request(Q3P_PIN, "", 0), m = classify("the bill is wrong");
+	q3p_result r;
+	q3p_status s;
+
+	(void) state;
+	engine_start(&e, model_path, &runtime);
+	client_open(&c, &e);
+	client_request(&c, 1, &pin, NULL);
+	client_expect_error(&c, 1, "22023", "system prompt to pin is missing");
+	pin.system = m.system;
+	client_request(&c, 2, &pin, NULL);
+	r = client_result(&c, &f);
+	assert_true(r.prompt_tokens > (int32_t) strlen(SYSTEM));
+	assert_int_equal(r.cached_tokens, 0);
+	free(f.payload);
+	s = idle_status(&e, 2);
+	assert_true(s.pinned_blocks > 0 && s.prefix_blocks == s.pinned_blocks);
+	assert_int_equal(s.kv_blocks_free, s.kv_blocks - s.pinned_blocks);
+
+	client_request_labels(&c, 3, &m, NULL, departments);
+	r = client_result(&c, &f);
+	assert_int_equal(r.cached_tokens, s.pinned_blocks * s.kv_block_tokens);
+	free(f.payload);
+	for (uint64_t id = 4; id < 24; id++)
+		client_request_labels(&c, id, &m, NULL, departments);
+	for (uint64_t id = 4; id < 24; id++)
+	{
+		r = client_result(&c, &f);
+		free(f.payload);
+	}
+	s = idle_status(&e, 23);
+	assert_int_equal(s.classified, 21);
+	assert_true(s.cached_tokens > 0 && s.steps > 0);
+	assert_true(s.deduplicated > 0);
+	assert_true(s.prefix_blocks > s.pinned_blocks);
+	pin = request(Q3P_UNPIN, "", 0);
+	client_request(&c, 30, &pin, NULL);
+	r = client_result(&c, &f);
+	free(f.payload);
+	s = idle_status(&e, 24);
+	assert_int_equal(s.pinned_blocks, 0);
+	assert_int_equal(s.kv_blocks_free, s.kv_blocks);
+	client_close(&c);
+	assert_int_equal(engine_stop(&e), 0);
+}
+
+/* ---------------------------------------------------------------------------------------------
  * Many requests at once
  * --------------------------------------------------------------------------------------------- */
 
@@ -538,7 +717,7 @@ test_malformed_frames(void **state)
 	expect_rejected(&unknown, sizeof(unknown), true);
 	expect_rejected(&early, sizeof(early), false); /* no HELLO before it */
 	/* A request that is shorter than it says inside. */
-	n = q3p_request_encode(1, &m, NULL, cut, sizeof(cut));
+	n = q3p_request_encode(1, &m, NULL, NULL, cut, sizeof(cut));
 	assert_true(n < sizeof(cut));
 	memcpy(&header, cut, sizeof(header));
 	header.length -= 3;
@@ -567,7 +746,7 @@ test_frames_in_pieces(void **state)
 {
 	char out[512];
 	q3p_request m = request(Q3P_COUNT_TOKENS, "12345", 0);
-	size_t n = q3p_request_encode(9, &m, NULL, out, sizeof(out));
+	size_t n = q3p_request_encode(9, &m, NULL, NULL, out, sizeof(out));
 	client c;
 	frame f;
 	q3p_result r;
@@ -744,6 +923,9 @@ main(void)
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(test_text_kinds),
 	    cmocka_unit_test(test_bad_requests),
+	    cmocka_unit_test(test_classify),
+	    cmocka_unit_test(test_bad_labels),
+	    cmocka_unit_test(test_pins_and_counters),
 	    cmocka_unit_test(test_pipelined_answers_equal_single_ones),
 	    cmocka_unit_test(test_long_text_does_not_block),
 	    cmocka_unit_test(test_cancel),

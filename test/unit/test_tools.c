@@ -124,9 +124,9 @@ expect_failure(const outcome *o, int code, const char *part)
 static void
 test_usage(void **state)
 {
-	static const tool tools[] = {q3_tool_serve,     q3_tool_inspect,  q3_tool_tokenize,
-	                             q3_tool_logits,    q3_tool_generate, q3_tool_bench,
-	                             q3_tool_detokenize};
+	static const tool tools[] = {q3_tool_serve,      q3_tool_inspect,  q3_tool_tokenize,
+	                             q3_tool_logits,     q3_tool_generate, q3_tool_bench,
+	                             q3_tool_detokenize, q3_tool_rows};
 	outcome *o;
 
 	(void) state;
@@ -324,6 +324,53 @@ test_generate(void **state)
 	               1, "thinking");
 }
 
+/* Runs the tool and gives its result. */
+static cJSON *
+result_of(const outcome *o)
+{
+	cJSON *json;
+
+	if (o->code != 0)
+		fail_msg("exit code %d, errors \"%s\"", o->code, o->errors);
+	json = cJSON_Parse(o->out);
+	assert_non_null(json);
+	return json;
+}
+
+static void
+test_rows(void **state)
+{
+	char path[] = "/tmp/qwen3dm-test-XXXXXX";
+	int fd = mkstemp(path);
+	cJSON *json;
+
+	(void) state;
+	assert_int_equal(write(fd, "one\ntwo\ntwo\nlast", 16), 16);
+	close(fd);
+	json = result_of(RUN(q3_tool_rows, "rows", "-m", model_path, "-n", "20", "-t", "1", "-p", "70",
+	                     "-o", "9", "--kv-bytes", "10000000"));
+	assert_int_equal(get(json, "rows")->valueint, 20);
+	assert_int_equal(get(json, "prompt_tokens")->valueint, 20 * 79);
+	assert_int_equal(get(json, "cached_tokens")->valueint, 20 * 64);
+	assert_true(get(json, "rows_per_second")->valuedouble > 0);
+	cJSON_Delete(json);
+	json = result_of(RUN(q3_tool_rows, "rows", "-m", model_path, "-n", "5", "-t", "1", "-p", "70",
+	                     "-o", "9", "-g", "7", "--kv-bytes", "10000000", "--no-prefix-cache"));
+	assert_int_equal(get(json, "cached_tokens")->valueint, 0);
+	assert_int_equal(get(json, "output_tokens")->valueint, 5 * 7);
+	cJSON_Delete(json);
+	json = result_of(RUN(q3_tool_rows, "rows", "-m", model_path, "-t", "1", "--input", path,
+	                     "--label", "a", "--label", "ab", "--kv-bytes", "10000000"));
+	assert_int_equal(get(json, "rows")->valueint, 4);
+	assert_int_equal(get(json, "deduplicated")->valueint, 1);
+	cJSON_Delete(json);
+	expect_failure(RUN(q3_tool_rows, "rows", "-m", model_path, "--input", "/nowhere/at/all"), 1,
+	               "could not open");
+	expect_failure(RUN(q3_tool_rows, "rows", "-m", model_path, "--input", path, "--label", "a"), 2,
+	               "at least two labels");
+	unlink(path);
+}
+
 static void
 test_bench(void **state)
 {
@@ -376,6 +423,7 @@ main(void)
 	    cmocka_unit_test(test_logits),
 	    cmocka_unit_test(test_generate),
 	    cmocka_unit_test(test_bench),
+	    cmocka_unit_test(test_rows),
 	};
 
 	return cmocka_run_group_tests(tests, make_model, remove_model);

@@ -1,0 +1,221 @@
+/*
+ * call.c: calls that make one request each, and the SQL functions that are nothing but such calls.
+ * See call.h.
+ */
+#include "postgres.h"
+
+#include <math.h>
+
+#include "utils/builtins.h"
+
+#include "extension/call.h"
+#include "extension/encoding.h"
+#include "extension/module.h"
+
+PG_FUNCTION_INFO_V1(qwen3dm_infer);
+PG_FUNCTION_INFO_V1(qwen3dm_logprob);
+PG_FUNCTION_INFO_V1(qwen3dm_classify);
+PG_FUNCTION_INFO_V1(qwen3dm_filter);
+
+/* ---------------------------------------------------------------------------------------------
+ * Requests
+ * --------------------------------------------------------------------------------------------- */
+
+Qwen3dmRequest *
+qwen3dm_submit_prompt(const Qwen3dmOptions *options, const text *prompt, Qwen3dmFailure *failure)
+{
+	q3p_bytes bytes;
+	q3p_request message;
+
+	if (!qwen3dm_to_utf8(prompt, &bytes, failure))
+		return NULL;
+	message = qwen3dm_request_for(options, bytes);
+	return qwen3dm_submit(&message, options->stops, options->labels);
+}
+
+void
+qwen3dm_copy_failure(Qwen3dmFailure *to, const Qwen3dmFailure *from)
+{
+	to->sqlstate = from->sqlstate;
+	to->message = pstrdup(from->message);
+	to->detail = from->detail != NULL ? pstrdup(from->detail) : NULL;
+	to->hint = from->hint != NULL ? pstrdup(from->hint) : NULL;
+}
+
+text *
+qwen3dm_take_text(Qwen3dmRequest *r, Qwen3dmFailure *failure)
+{
+	text *value = NULL;
+
+	if (r->failure.sqlstate == 0)
+		value = qwen3dm_from_utf8(r->result.value, failure);
+	else
+		qwen3dm_copy_failure(failure, &r->failure);
+	qwen3dm_release(r);
+	return value;
+}
+
+/* ---------------------------------------------------------------------------------------------
+ * Calls
+ * --------------------------------------------------------------------------------------------- */
+
+void
+qwen3dm_call_start(const Qwen3dmFunction *function, FunctionCallInfo fcinfo, Qwen3dmCall *call)
+{
+	Qwen3dmRequest *r;
+
+	memset(call, 0, sizeof(*call));
+	call->function = function;
+	if (!function->parse(fcinfo, &call->options) || PG_ARGISNULL(0))
+		return;
+	r = qwen3dm_submit_prompt(&call->options, PG_GETARG_TEXT_PP(0), &call->failure);
+	if (r != NULL)
+		call->id = r->id;
+}
+
+void
+qwen3dm_call_keep(Qwen3dmCall *call)
+{
+	Qwen3dmRequest *r = call->id != 0 ? qwen3dm_reattach(call->id) : NULL;
+
+	if (r != NULL)
+		qwen3dm_detach(r);
+}
+
+void
+qwen3dm_call_drop(Qwen3dmCall *call)
+{
+	Qwen3dmRequest *r = call->id != 0 ? qwen3dm_reattach(call->id) : NULL;
+
+	if (r != NULL)
+		qwen3dm_release(r);
+	call->id = 0;
+}
+
+static void
+add_to_tally(Qwen3dmTally *tally, const q3p_result *result)
+{
+	tally->prompt_tokens += result->prompt_tokens;
+	tally->cached_tokens += result->cached_tokens;
+	tally->output_tokens += result->output_tokens;
+	tally->deduplicated += result->deduplicated;
+}
+
+Datum
+qwen3dm_call_finish(Qwen3dmCall *call, bool *isnull, Qwen3dmTally *tally)
+{
+	Datum value = (Datum) 0;
+
+	*isnull = true;
+	if (call->id != 0)
+	{
+		Qwen3dmRequest *r = qwen3dm_reattach(call->id);
+
+		if (r == NULL)
+			ereport(ERROR,
+			        (errcode(ERRCODE_QUERY_CANCELED),
+			         errmsg("the answer was canceled with the transaction that asked for it")));
+		qwen3dm_wait(r);
+		if (r->failure.sqlstate != 0)
+			qwen3dm_copy_failure(&call->failure, &r->failure);
+		else
+		{
+			value = call->function->value(&call->options, &r->result, isnull, &call->failure);
+			if (tally != NULL)
+				add_to_tally(tally, &r->result);
+		}
+		qwen3dm_release(r);
+		call->id = 0;
+	}
+	if (call->failure.sqlstate != 0 && !call->options.null_on_error)
+		qwen3dm_raise(&call->failure, 0);
+	return value;
+}
+
+/* Such a function, called by SQL. */
+static Datum
+call(const Qwen3dmFunction *function, FunctionCallInfo fcinfo)
+{
+	Qwen3dmCall c;
+
+	qwen3dm_call_start(function, fcinfo, &c);
+	return qwen3dm_call_finish(&c, &fcinfo->isnull, NULL);
+}
+
+/* ---------------------------------------------------------------------------------------------
+ * The functions
+ * --------------------------------------------------------------------------------------------- */
+
+static bool
+parse_infer(FunctionCallInfo fcinfo, Qwen3dmOptions *options)
+{
+	qwen3dm_generation_options(fcinfo, 1, Q3P_GENERATE, options);
+	return true;
+}
+
+static bool
+parse_logprob(FunctionCallInfo fcinfo, Qwen3dmOptions *options)
+{
+	qwen3dm_routing_options(fcinfo, 1, Q3P_LOGPROB, options);
+	return true;
+}
+
+static Datum
+text_value(const Qwen3dmOptions *options, const q3p_result *result, bool *isnull,
+           Qwen3dmFailure *failure)
+{
+	text *value = qwen3dm_from_utf8(result->value, failure);
+
+	*isnull = value == NULL;
+	return PointerGetDatum(value);
+}
+
+static Datum
+score_value(const Qwen3dmOptions *options, const q3p_result *result, bool *isnull,
+            Qwen3dmFailure *failure)
+{
+	*isnull = isnan(result->score);
+	return *isnull ? (Datum) 0 : Float8GetDatum(result->score);
+}
+
+static const Qwen3dmFunction infer = {qwen3dm_infer, parse_infer, text_value};
+static const Qwen3dmFunction logprob = {qwen3dm_logprob, parse_logprob, score_value};
+static const Qwen3dmFunction classify = {qwen3dm_classify, qwen3dm_parse_classify, text_value};
+static const Qwen3dmFunction filter = {qwen3dm_filter, qwen3dm_parse_filter, qwen3dm_filter_value};
+
+const Qwen3dmFunction *
+qwen3dm_function_at(PGFunction address)
+{
+	static const Qwen3dmFunction *const functions[] = {&infer, &logprob, &classify, &filter};
+
+	for (int i = 0; i < lengthof(functions); i++)
+	{
+		if (functions[i]->address == address)
+			return functions[i];
+	}
+	return NULL;
+}
+
+Datum
+qwen3dm_infer(PG_FUNCTION_ARGS)
+{
+	return call(&infer, fcinfo);
+}
+
+Datum
+qwen3dm_logprob(PG_FUNCTION_ARGS)
+{
+	return call(&logprob, fcinfo);
+}
+
+Datum
+qwen3dm_classify(PG_FUNCTION_ARGS)
+{
+	return call(&classify, fcinfo);
+}
+
+Datum
+qwen3dm_filter(PG_FUNCTION_ARGS)
+{
+	return call(&filter, fcinfo);
+}
