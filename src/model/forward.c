@@ -585,10 +585,12 @@ label_chunk(void *arg, int32_t slot, int32_t thread)
 {
 	const label_rows *l = arg;
 	q3_runtime *rt = l->q.p->rt;
-	q3_weights w = skip_panels(l->q.w[0], l->panels[slot] - slot);
+	const q3_weights w = skip_panels(l->q.w[0], l->panels[slot] - slot);
 	int32_t begin = slot * Q3_PANEL_ROWS, end = begin + Q3_PANEL_ROWS;
+	product q = l->q;
 
-	multiply_run(&l->q, &w, &l->run, begin, end < w.file.rows ? end : w.file.rows, l->q.y[0],
+	q.w[0] = &w;
+	multiply_run(&q, 0, &l->run, begin, end < w.file.rows ? end : w.file.rows,
 	             scratch_of(rt, thread));
 }
 
