@@ -7,6 +7,7 @@
 #   make unit, make server-tests             parts of it; TESTS=t/003_cancel.pl for some of them
 #   make fuzz-corpus, make fuzz              another part, and fuzzing proper (FUZZ_SECONDS a target)
 #   make tsan                                the unit tests once more, under ThreadSanitizer
+#   make neon-tests                          the kernels for ARM, cross-compiled and under qemu-user; TESTS="..."
 #   make bench                               speed beside llama.cpp's on Qwen3's shapes; BENCH=quick: some of it
 #   make quality                             how far mode efficient is from mode precise on the demo's model
 #   make bench-programs                      the benchmarks of single parts, in build/bench
@@ -39,7 +40,7 @@ REGRESS_OPTS = --inputdir=$(srcdir)
 override with_llvm := no
 
 # What "make clean" removes besides PGXS's own files.
-EXTRA_CLEAN = $(ENGINE) $(addprefix $(BUILD)/,obj san tsan fuzz bench headers/objects)
+EXTRA_CLEAN = $(ENGINE) $(addprefix $(BUILD)/,obj san tsan fuzz bench arm headers/objects)
 
 PG_CONFIG ?= pg_config
 PGXS := $(shell $(PG_CONFIG) --pgxs 2>/dev/null)
@@ -86,6 +87,11 @@ MACHINE := $(shell uname -m)
 ifneq ($(filter x86_64 amd64,$(MACHINE)),)
 ISA_avx2 = -mavx2 -mfma -mf16c
 ISA_avx512 = -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx2 -mfma -mf16c
+endif
+# gcc would schedule so many loads ahead that accumulators spill.
+ifneq ($(filter aarch64 arm64,$(MACHINE)),)
+ISA_neon = -fno-schedule-insns
+ISA_neondot = -march=armv8.2-a+dotprod -fno-schedule-insns
 endif
 isa_flags = $(ISA_$(basename $(notdir $(1))))
 
@@ -173,6 +179,10 @@ fuzz: $(FUZZ_BIN)
 			-artifact_prefix=$(BUILD)/fuzz/$$name- -print_final_stats=1 -verbosity=0 \
 			$(BUILD)/fuzz/found/$$name test/fuzz/corpus/$$name; done
 
+# TESTS="kernels planes model": these unit tests (test/unit/test_model.c and so on)
+neon-tests:
+	@MAKE='$(MAKE)' test/setup/arm.sh $(TESTS)
+
 # Benchmarks of single parts: programs that are run by hand, as they say at their top.
 BENCH_SRC := $(sort $(wildcard test/bench/bench_*.c))
 BENCH_BIN := $(BENCH_SRC:test/bench/%.c=$(BUILD)/bench/%)
@@ -230,6 +240,6 @@ format-check:
 	clang-format --dry-run -Werror $$(git ls-files '*.c' '*.h')
 	shellcheck -x .ci/run test/setup/*.sh
 
-.PHONY: unit unit-programs tsan fuzz fuzz-corpus bench bench-programs quality demo demo-stop test server-tests \
+.PHONY: unit unit-programs tsan neon-tests fuzz fuzz-corpus bench bench-programs quality demo demo-stop test server-tests \
 	headers-check headers-fetch clean-area format format-check install-engine uninstall-engine
 .SECONDARY:

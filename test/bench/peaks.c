@@ -166,7 +166,7 @@ READ_LOOP(read_256, "ymm", 256,
 #define PEAK_LOOP(function, instructions)                                                          \
 	static void function(uint64_t loops, const void *operands)                                     \
 	{                                                                                              \
-		__asm__ volatile(".arch_extension dotprod\n"                                               \
+		__asm__ volatile(".arch armv8.2-a+dotprod\n"                                               \
 		                 "ldr q30, [%1]\n"                                                         \
 		                 "ldr q31, [%1, #64]\n" EACH "movi v\\r\\().4s, #0\n"                      \
 		                 ".endr\n"                                                                 \

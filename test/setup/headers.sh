@@ -50,32 +50,13 @@ check()
 	[ "$failed" -eq 0 ] || q3_die "some files do not compile without warnings; see above"
 }
 
-# The mirror and its key as this machine's own apt has them.
-mirror()
-{
-	apt-get indextargets --format "\$(LABEL) \$(REPO_URI)" 'Identifier: Packages' |
-		sed -n 's/^Debian \(..*\)$/\1/p' | head -n 1
-}
-
 fetch()
 {
-	local uri apt=$headers/apt suite version deb
-	local keyring=/usr/share/keyrings/debian-archive-keyring.gpg
-	command -v apt-get >/dev/null || q3_die "the headers of other releases come from Debian, and there is no apt here"
-	uri=$(mirror)
-	[ -n "$uri" ] || q3_die "apt knows no Debian mirror here; 'apt-get update' may help"
-	rm -rf "$apt"
-	mkdir -p "$apt/lists/partial" "$apt/cache/archives/partial" "$apt/parts"
-	: >"$apt/sources"
-	for suite in trixie sid; do
-		echo "deb [signed-by=$keyring] $uri $suite main" >>"$apt/sources"
-	done
-	set -- -q -o Dir::Etc::SourceList="$apt/sources" -o Dir::Etc::SourceParts="$apt/parts" \
-		-o Dir::State::Lists="$apt/lists" -o Dir::Cache="$apt/cache" -o APT::Sandbox::User=
-	q3_quietly headers-update apt-get "$@" update
+	local apt=$headers/apt version deb
+	q3_private_apt "$apt" "$(dpkg --print-architecture)" trixie sid
 	for version in 17 18; do
 		[ ! -d "$headers/$version" ] || continue
-		(cd "$apt" && q3_quietly "headers-$version" apt-get "$@" download "postgresql-server-dev-$version")
+		(cd "$apt" && q3_quietly "headers-$version" "${Q3_APT[@]}" download "postgresql-server-dev-$version")
 		deb=$(find "$apt" -maxdepth 1 -name "postgresql-server-dev-${version}_*.deb")
 		dpkg -x "$deb" "$headers/$version"
 		q3_say "PostgreSQL $version: headers of $(basename "$deb" .deb) in build/headers/$version"

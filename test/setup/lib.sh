@@ -192,3 +192,40 @@ q3_venv()
 		}
 	done
 }
+
+# The Debian mirror that this machine's apt uses.
+q3_debian_mirror()
+{
+	apt-get indextargets --format "\$(LABEL) \$(REPO_URI)" 'Identifier: Packages' |
+		sed -n 's/^Debian \(..*\)$/\1/p' | head -n 1
+}
+
+# An apt of our own in folder $1, for packages of architecture $2 of the Debian suites that follow:
+# it downloads, and knows nothing of what is installed here. Sets Q3_APT, the command.
+q3_private_apt()
+{
+	local apt=$1 arch=$2 uri suite keyring=/usr/share/keyrings/debian-archive-keyring.gpg
+	shift 2
+	command -v apt-get >/dev/null || q3_die "this comes from Debian, and there is no apt here"
+	uri=$(q3_debian_mirror)
+	[ -n "$uri" ] || q3_die "apt knows no Debian mirror here; 'apt-get update' may help"
+	rm -rf "$apt"
+	mkdir -p "$apt/lists/partial" "$apt/cache/archives/partial" "$apt/parts"
+	: >"$apt/sources"
+	: >"$apt/status"
+	for suite; do
+		echo "deb [signed-by=$keyring] $uri $suite main" >>"$apt/sources"
+	done
+	cat >"$apt/conf" <<-END
+		APT::Architecture "$arch";
+		APT::Architectures { "$arch"; };
+		APT::Sandbox::User "";
+		Dir::Etc::SourceList "$apt/sources";
+		Dir::Etc::SourceParts "$apt/parts";
+		Dir::State::Lists "$apt/lists";
+		Dir::State::status "$apt/status";
+		Dir::Cache "$apt/cache";
+	END
+	Q3_APT=(env APT_CONFIG="$apt/conf" apt-get -q)
+	q3_quietly "apt-$arch" "${Q3_APT[@]}" update
+}
