@@ -97,7 +97,10 @@ q3_schedule_finish(q3_scheduler *s, q3_job *job)
 		if (job->error.code != Q3_OK)
 			f->error = job->error;
 		else
+		{
 			q3_job_copy_answer(f, job);
+			s->stats.deduplicated++;
+		}
 	}
 	/* Whoever gets a job back may free it. */
 	s->events.done(s->events.arg, job);
