@@ -8,7 +8,8 @@
 #   make fuzz-corpus, make fuzz              another part, and fuzzing proper (FUZZ_SECONDS a target)
 #   make tsan                                the unit tests once more, under ThreadSanitizer
 #   make neon-tests                          the kernels for ARM, cross-compiled and under qemu-user; TESTS="..."
-#   make bench                               speed beside llama.cpp's on Qwen3's shapes; BENCH=quick: some of it
+#   make bench                               speed beside llama.cpp's on Qwen3's shapes; BENCH=quick: some of it;
+#                                            BENCH=rows: many rows through SQL, beside llama.cpp's server
 #   make quality                             how far mode efficient is from mode precise on the demo's model
 #   make bench-programs                      the benchmarks of single parts, in build/bench
 #   make headers-check                       compile only, against every PostgreSQL whose headers are here
@@ -201,7 +202,7 @@ $(BUILD)/bench/peaks: test/bench/peaks.c
 
 # Takes half an hour (BENCH=quick: some minutes) and the whole machine; see test/bench/NOTES.md.
 bench: $(ENGINE) $(BUILD)/bench/peaks
-	@test/bench/run.sh bench $(ENGINE)
+	@MAKE='$(MAKE)' test/bench/run.sh bench $(ENGINE)
 
 # Needs the demo's model, which "make demo" fetches, or QUALITY_MODEL=FILE.
 quality: $(ENGINE)

@@ -147,6 +147,13 @@ SELECT * FROM pg_temp.requests('SELECT qwen_logprob(body) FROM batch_notes WHERE
 RESET qwen3dm.batch_window;
 -- NULLs ask nothing
 SELECT * FROM pg_temp.requests('SELECT qwen_logprob(body) FROM batch_notes WHERE body IS NULL');
+-- equal calls are made once, unless the answer is drawn by lot
+SELECT * FROM pg_temp.requests('SELECT qwen_logprob(kind) FROM batch_notes');
+SELECT * FROM pg_temp.requests('SELECT qwen_infer(kind, max_tokens => 2), qwen_logprob(kind) FROM batch_notes');
+SELECT * FROM pg_temp.requests('SELECT qwen_infer(kind, max_tokens => id % 2 + 1, temperature => 0) FROM batch_notes WHERE id < 21');
+SELECT * FROM pg_temp.requests('SELECT qwen_infer(kind, max_tokens => 2, temperature => 1, seed => 3) FROM batch_notes');
+SELECT * FROM pg_temp.requests('SELECT qwen_infer(kind, max_tokens => 2, temperature => 1) FROM batch_notes');
+SELECT * FROM pg_temp.same($$ SELECT id, kind, qwen_infer(kind, max_tokens => 2, temperature => 0), qwen_classify(kind, ARRAY['a', 'b']), qwen_filter(kind, 'x', 0.4) FROM batch_notes $$);
 -- a LIMIT that is known is never overshot, another one by as much as was needed at most
 SELECT * FROM pg_temp.requests('SELECT qwen_logprob(key) FROM batch_notes LIMIT 5');
 SELECT * FROM pg_temp.requests('SELECT qwen_logprob(key) FROM batch_notes LIMIT (SELECT 3) OFFSET 2');

@@ -40,12 +40,21 @@ typedef struct q3_role
 	int32_t share;  /* of them, that will be */
 } q3_role;
 
+/* What a whole row of logits says. */
+typedef struct q3_row
+{
+	int32_t part;
+	int32_t token;  /* picked, or the one that is scored */
+	double logprob; /* of that token */
+} q3_row;
+
 /* A part of a step before it is put in order. */
 typedef struct q3_part
 {
 	q3_batch_item item;
 	q3_job *job;
 	int32_t probe; /* of the job; -1: its prompt or its next token */
+	int32_t row;   /* its first whole row of logits, if it has any */
 } q3_part;
 
 struct q3_scheduler
@@ -72,6 +81,7 @@ struct q3_scheduler
 	q3_part parts[Q3_MAX_ITEMS];
 	q3_batch_item items[Q3_MAX_ITEMS]; /* the same, by mode */
 	int32_t n_items, n_rows, n_tokens;
+	q3_row rows[Q3_MAX_ROWS];
 	float *logits; /* [max_rows][n_vocab] */
 
 	pthread_mutex_t lock;

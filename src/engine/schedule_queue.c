@@ -167,12 +167,11 @@ link_equal(q3_scheduler *s, q3_job *job)
 }
 
 static void
-follow(q3_scheduler *s, q3_job *leader, q3_job *job)
+follow(q3_job *leader, q3_job *job)
 {
 	job->next = NULL;
 	*leader->last_follower = job;
 	leader->last_follower = &job->next;
-	s->stats.deduplicated++;
 }
 
 /* The next job takes over where the leader is: answers, room, and place. Both are equal. */
@@ -240,7 +239,6 @@ replace(q3_scheduler *s, q3_job *leader)
 	take_over(leader, heir);
 	forget_progress(leader);
 	link_equal(s, heir);
-	s->stats.deduplicated--;
 	return heir;
 }
 
@@ -256,7 +254,7 @@ q3_schedule_enqueue(q3_scheduler *s, q3_job *job)
 
 	if (equal != NULL)
 	{
-		follow(s, equal, job);
+		follow(equal, job);
 		return;
 	}
 	r = role_of(s, job);

@@ -52,11 +52,12 @@ add_part(q3_scheduler *s, q3_job *job, const int32_t *tokens, int32_t n, q3_want
 	    .item = {.seq = job->seq, .tokens = tokens, .n_tokens = n, .mode = job->mode, .want = want},
 	    .job = job,
 	    .probe = -1};
+	part->item.logits = s->logits + (size_t) s->n_rows * (size_t) s->n_vocab;
+	part->row = s->n_rows;
 	if (want == Q3_WANT_LAST || want == Q3_WANT_ALL)
-	{
-		part->item.logits = s->logits + (size_t) s->n_rows * (size_t) s->n_vocab;
 		s->n_rows += want == Q3_WANT_ALL ? n : 1;
-	}
+	for (int32_t r = part->row; r < s->n_rows; r++)
+		s->rows[r].part = (int32_t) (part - s->parts);
 	s->n_tokens += n;
 	return part;
 }

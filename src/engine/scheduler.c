@@ -97,7 +97,10 @@ q3_schedule_finish(q3_scheduler *s, q3_job *job)
 		if (job->error.code != Q3_OK)
 			f->error = job->error;
 		else
+		{
 			q3_job_copy_answer(f, job);
+			s->stats.deduplicated++;
+		}
 	}
 	/* Whoever gets a job back may free it. */
 	s->events.done(s->events.arg, job);
@@ -252,19 +255,34 @@ row_logprob(const float *row, int32_t n, int32_t token)
 	return (double) row[token] - max - log(sum);
 }
 
+/* Looks at one row of logits; any of the runtime's threads, each row on its own. */
+static void
+read_row(void *arg, int32_t r)
+{
+	q3_scheduler *s = arg;
+	q3_row *row = &s->rows[r];
+	const q3_part *part = &s->parts[row->part];
+	q3_job *job = part->job;
+	const float *logits = s->logits + (size_t) r * (size_t) s->n_vocab;
+	float logprob;
+
+	if (job->kind == Q3_JOB_LOGPROB)
+	{
+		row->token = job->prompt.ids[atomic_load(&job->prompt_done) + r - part->row + 1];
+		row->logprob = row_logprob(logits, s->n_vocab, row->token);
+		return;
+	}
+	row->token = q3_sampler_pick(job->sampler, logits, s->n_valid, &logprob);
+	row->logprob = logprob;
+}
+
 /* True when the job is complete. */
 static bool
-score_rows(q3_scheduler *s, q3_job *job, const q3_batch_item *item)
+score_rows(q3_scheduler *s, q3_job *job, const q3_part *part)
 {
-	int32_t first = atomic_load(&job->prompt_done) - item->n_tokens;
-
-	for (int32_t i = 0; i < item->n_tokens; i++)
-	{
-		const float *row = item->logits + (size_t) i * (size_t) s->n_vocab;
-
-		job->logprob_sum += row_logprob(row, s->n_vocab, job->prompt.ids[first + i + 1]);
-		job->n_logprobs++;
-	}
+	for (int32_t i = 0; i < part->item.n_tokens; i++)
+		job->logprob_sum += s->rows[part->row + i].logprob;
+	job->n_logprobs += part->item.n_tokens;
 	return q3_prompt_left(job) == 0;
 }
 
@@ -279,14 +297,13 @@ send_text(q3_scheduler *s, q3_job *job)
 
 /* True when the job is complete. */
 static bool
-next_token(q3_scheduler *s, q3_job *job, const q3_batch_item *item)
+next_token(q3_scheduler *s, q3_job *job, const q3_row *row)
 {
-	float logprob;
-	int32_t token = q3_sampler_pick(job->sampler, item->logits, s->n_valid, &logprob);
+	int32_t token = row->token;
 
 	if (!q3_tokenizer_is_end(s->tok, token))
 	{
-		job->logprob_sum += logprob;
+		job->logprob_sum += row->logprob;
 		job->n_logprobs++;
 	}
 	if (!q3_output_push(job->output, token, &job->finish) ||
@@ -362,9 +379,9 @@ use_part(q3_scheduler *s, const q3_part *part)
 		ended = use_prompt(s, job);
 	}
 	if (item->want == Q3_WANT_ALL)
-		return score_rows(s, job, item);
+		return score_rows(s, job, part);
 	if (item->want == Q3_WANT_LAST)
-		return next_token(s, job, item);
+		return next_token(s, job, &s->rows[part->row]);
 	return ended;
 }
 
@@ -418,6 +435,8 @@ measure(q3_scheduler *s, uint64_t ns)
 static void
 use_step(q3_scheduler *s, q3_code code, const q3_error *err)
 {
+	if (code == Q3_OK)
+		q3_runtime_share(s->rt, read_row, s, s->n_rows);
 	for (int32_t i = 0; i < s->n_items; i++)
 	{
 		q3_part *part = &s->parts[i];

@@ -45,6 +45,7 @@ typedef struct Rewriter
 {
 	PlannedStmt *stmt;
 	int last_id; /* highest plan_node_id */
+	int gathers; /* that we are below of */
 } Rewriter;
 
 static planner_hook_type next_planner = NULL;
@@ -513,7 +514,8 @@ make_node_over(Plan *plan, const Mover *m, Rewriter *w)
 
 	node->scan.plan = *plan;
 	node->scan.plan.type = T_CustomScan;
-	node->scan.plan.parallel_aware = false;
+	/* The node could do without, but only so its workers can report what they did. */
+	node->scan.plan.parallel_aware = w->gathers > 0;
 	node->scan.plan.async_capable = false;
 	node->scan.plan.plan_node_id = ++w->last_id;
 	node->scan.plan.lefttree = plan;
@@ -747,8 +749,12 @@ pass_limit(const Limit *limit)
 static Plan *
 rewrite(Plan *plan, Plan *parent, Rewriter *w)
 {
+	bool is_gather = IsA(plan, Gather) || IsA(plan, GatherMerge);
+
 	check_stack_depth();
+	w->gathers += is_gather;
 	each_child(plan, rewrite, w);
+	w->gathers -= is_gather;
 	if (IsA(plan, Limit))
 		pass_limit((Limit *) plan);
 	if (IsA(plan, Agg))
@@ -798,6 +804,7 @@ plan_batches(Query *parse, const char *query_string, int cursor_options, ParamLi
 
 	w.stmt = stmt;
 	w.last_id = 0;
+	w.gathers = 0;
 	(void) find_last_id(stmt->planTree, NULL, &w);
 	foreach (lc, stmt->subplans)
 	{

@@ -27,6 +27,7 @@
 #include "executor/executor.h"
 #include "lib/ilist.h"
 #include "miscadmin.h"
+#include "nodes/nodeFuncs.h"
 #include "storage/shm_toc.h"
 #include "utils/acl.h"
 #include "utils/lsyscache.h"
@@ -34,6 +35,7 @@
 #include "utils/rel.h"
 #include "utils/resowner.h"
 
+#include "extension/answers.h"
 #include "extension/batch.h"
 #include "extension/call.h"
 #include "extension/compat.h"
@@ -47,6 +49,8 @@ typedef struct CallSite
 	FunctionCallInfo fcinfo;
 	List *expressions;
 	List *arguments; /* of ExprState *, over the child's columns */
+	int16 typlen;    /* of the value */
+	bool typbyval;
 } CallSite;
 
 /* A row that was read and not yet returned, or that was returned last. */
@@ -57,13 +61,18 @@ typedef struct Row
 	ItemPointerData tid; /* where it is in its table, if it comes from one */
 	Oid table;
 	ErrorData *error; /* starting the calls failed */
-	Qwen3dmCall calls[FLEXIBLE_ARRAY_MEMBER];
+	struct
+	{
+		Qwen3dmAnswer *answer;
+		bool asked; /* by this row, not by one before */
+	} calls[FLEXIBLE_ARRAY_MEMBER];
 } Row;
 
 typedef struct Counters
 {
 	int64 batches; /* times that rows were read ahead */
 	int64 requests;
+	int64 reused; /* calls that needed none, because an equal one was made before */
 	int64 wasted; /* requests for rows that were not asked for */
 	Qwen3dmTally tally;
 } Counters;
@@ -87,7 +96,9 @@ typedef struct BatchState
 
 	MemoryContext context;
 	MemoryContextCallback at_end;
-	dlist_head ahead; /* rows not yet returned */
+	Qwen3dmAnswers answers;
+	StringInfoData key; /* for making one */
+	dlist_head ahead;   /* rows not yet returned */
 	int n_ahead;
 	Size bytes_ahead;
 	Row *current;      /* returned last */
@@ -108,17 +119,32 @@ typedef struct BatchState
  * Rows
  * --------------------------------------------------------------------------------------------- */
 
+/* Only tells the engine; allocates and frees nothing. */
 static void
 drop_calls(BatchState *s, Row *row)
 {
 	for (int i = 0; i < s->n_calls; i++)
-		qwen3dm_call_drop(&row->calls[i]);
+	{
+		if (row->calls[i].answer != NULL)
+			qwen3dm_call_drop(&row->calls[i].answer->call);
+	}
+}
+
+static void
+release_calls(BatchState *s, Row *row)
+{
+	for (int i = 0; i < s->n_calls; i++)
+	{
+		if (row->calls[i].answer != NULL)
+			qwen3dm_answer_release(&s->answers, row->calls[i].answer);
+		row->calls[i].answer = NULL;
+	}
 }
 
 static void
 free_row(BatchState *s, Row *row)
 {
-	drop_calls(s, row);
+	release_calls(s, row);
 	pfree(row->columns);
 	if (row->error != NULL)
 		FreeErrorData(row->error);
@@ -131,7 +157,7 @@ requests_of(BatchState *s, const Row *row)
 	int64 n = 0;
 
 	for (int i = 0; i < s->n_calls; i++)
-		n += row->calls[i].id != 0;
+		n += row->calls[i].asked;
 	return n;
 }
 
@@ -181,32 +207,75 @@ drop_requests(void *arg)
  * Starting calls
  * --------------------------------------------------------------------------------------------- */
 
+/* What is to be known of an argument to recognize it, at the end of the key. */
+static void
+add_to_key(BatchState *s, NullableDatum *argument, Oid type)
+{
+	int16 typlen;
+	bool typbyval;
+
+	appendStringInfoChar(&s->key, argument->isnull);
+	if (argument->isnull)
+		return;
+	get_typlenbyval(type, &typlen, &typbyval);
+	if (typlen == -1)
+	{
+		struct varlena *value = PG_DETOAST_DATUM_PACKED(argument->value);
+		Size len = VARSIZE_ANY_EXHDR(value);
+
+		argument->value = PointerGetDatum(value);
+		appendBinaryStringInfo(&s->key, (char *) &len, sizeof(len));
+		appendBinaryStringInfo(&s->key, VARDATA_ANY(value), len);
+	}
+	else if (typbyval)
+		appendBinaryStringInfo(&s->key, (char *) &argument->value, sizeof(Datum));
+	else
+		appendBinaryStringInfo(&s->key, DatumGetPointer(argument->value), typlen);
+}
+
+/* Evaluates the arguments; those that are not the same for every row make the key, and so do
+ * settings that a cursor's owner may change between rows. */
+static void
+evaluate_arguments(BatchState *s, CallSite *site)
+{
+	NullableDatum *argument = site->fcinfo->args;
+	ListCell *state, *expression;
+
+	resetStringInfo(&s->key);
+	appendBinaryStringInfo(&s->key, (char *) &qwen3dm_mode, sizeof(qwen3dm_mode));
+	appendBinaryStringInfo(&s->key, (char *) &qwen3dm_max_tokens, sizeof(qwen3dm_max_tokens));
+	forboth(state, site->arguments, expression, site->expressions)
+	{
+		argument->value = ExecEvalExpr(lfirst(state), s->arguments, &argument->isnull);
+		if (!IsA(lfirst(expression), Const))
+			add_to_key(s, argument, exprType(lfirst(expression)));
+		argument++;
+	}
+}
+
 static void
 start_calls(BatchState *s, Row *row, TupleTableSlot *slot)
 {
-	ExprContext *econtext = s->arguments;
 	MemoryContext old;
 
-	ResetExprContext(econtext);
-	econtext->ecxt_outertuple = slot;
-	old = MemoryContextSwitchTo(econtext->ecxt_per_tuple_memory);
+	ResetExprContext(s->arguments);
+	s->arguments->ecxt_outertuple = slot;
+	old = MemoryContextSwitchTo(s->arguments->ecxt_per_tuple_memory);
 	for (int i = 0; i < s->n_calls; i++)
 	{
 		CallSite *site = &s->sites[i];
-		int n = 0;
-		ListCell *lc;
+		Qwen3dmKey key;
+		bool fresh;
 
-		foreach (lc, site->arguments)
-		{
-			NullableDatum *argument = &site->fcinfo->args[n++];
-
-			argument->value = ExecEvalExpr(lfirst(lc), econtext, &argument->isnull);
-		}
-		qwen3dm_call_start(site->function, site->fcinfo, &row->calls[i]);
-		qwen3dm_call_keep(&row->calls[i]);
+		evaluate_arguments(s, site);
+		key = (Qwen3dmKey){i, s->key.data, s->key.len};
+		row->calls[i].answer =
+		    qwen3dm_answer_start(&s->answers, site->function, site->fcinfo, &key, &fresh);
+		row->calls[i].asked = fresh && row->calls[i].answer->call.id != 0;
+		s->counters.requests += row->calls[i].asked;
+		s->counters.reused += !fresh;
 	}
 	MemoryContextSwitchTo(old);
-	s->counters.requests += requests_of(s, row);
 }
 
 /*
@@ -233,7 +302,7 @@ try_to_start_calls(BatchState *s, Row *row, TupleTableSlot *slot)
 		MemoryContextSwitchTo(s->context);
 		error = CopyErrorData();
 		FlushErrorState();
-		drop_calls(s, row);
+		release_calls(s, row);
 		RollbackAndReleaseCurrentSubTransaction();
 		MemoryContextSwitchTo(context);
 		CurrentResourceOwner = owner;
@@ -274,7 +343,7 @@ static void
 add_row(BatchState *s, TupleTableSlot *slot)
 {
 	MemoryContext old = MemoryContextSwitchTo(s->context);
-	Row *row = palloc0(offsetof(Row, calls) + sizeof(Qwen3dmCall) * s->n_calls);
+	Row *row = palloc0(offsetof(Row, calls) + sizeof(row->calls[0]) * s->n_calls);
 
 	row->columns = ExecCopySlotMinimalTuple(slot);
 	MemoryContextSwitchTo(old);
@@ -424,8 +493,9 @@ show_row(BatchState *s, Row *row)
 	memcpy(slot->tts_isnull, s->row_slot->tts_isnull, sizeof(bool) * s->n_columns);
 	old = MemoryContextSwitchTo(econtext->ecxt_per_tuple_memory);
 	for (int i = 0; i < s->n_calls; i++)
-		slot->tts_values[s->n_columns + i] = qwen3dm_call_finish(
-		    &row->calls[i], &slot->tts_isnull[s->n_columns + i], &s->counters.tally);
+		slot->tts_values[s->n_columns + i] = qwen3dm_answer_take(
+		    &s->answers, row->calls[i].answer, s->sites[i].typlen, s->sites[i].typbyval,
+		    &slot->tts_isnull[s->n_columns + i], &s->counters.tally);
 	MemoryContextSwitchTo(old);
 	ExecStoreVirtualTuple(slot);
 	slot->tts_tid = row->tid;
@@ -480,6 +550,7 @@ begin_call(BatchState *s, CallSite *site, FuncExpr *f)
 	                         NULL);
 	site->expressions = f->args;
 	site->arguments = ExecInitExprList(f->args, &s->css.ss.ps);
+	get_typlenbyval(f->funcresulttype, &site->typlen, &site->typbyval);
 }
 
 /* The table that the child's rows are of, one row for one. */
@@ -534,6 +605,8 @@ batch_begin(CustomScanState *node, EState *estate, int eflags)
 	dlist_init(&s->ahead);
 	s->context =
 	    AllocSetContextCreate(CurrentMemoryContext, "Qwen Batch rows", ALLOCSET_DEFAULT_SIZES);
+	qwen3dm_answers_init(&s->answers, s->context);
+	initStringInfo(&s->key);
 	s->at_end.func = drop_requests;
 	s->at_end.arg = s;
 	MemoryContextRegisterResetCallback(s->context, &s->at_end);
@@ -575,6 +648,7 @@ add_counters(Counters *to, const Counters *c)
 {
 	to->batches += c->batches;
 	to->requests += c->requests;
+	to->reused += c->reused;
 	to->wasted += c->wasted;
 	to->tally.prompt_tokens += c->tally.prompt_tokens;
 	to->tally.cached_tokens += c->tally.cached_tokens;
@@ -655,7 +729,8 @@ explain_counters(const Counters *c, ExplainState *es)
 		ExplainPropertyText("Requests",
 		                    psprintf(INT64_FORMAT " in " INT64_FORMAT " batches, " INT64_FORMAT
 		                                          " deduplicated, " INT64_FORMAT " wasted",
-		                             c->requests, c->batches, c->tally.deduplicated, c->wasted),
+		                             c->requests, c->batches, c->reused + c->tally.deduplicated,
+		                             c->wasted),
 		                    es);
 		ExplainPropertyText(
 		    "Tokens",
@@ -666,7 +741,7 @@ explain_counters(const Counters *c, ExplainState *es)
 	}
 	ExplainPropertyInteger("Batches", NULL, c->batches, es);
 	ExplainPropertyInteger("Requests", NULL, c->requests, es);
-	ExplainPropertyInteger("Deduplicated Requests", NULL, c->tally.deduplicated, es);
+	ExplainPropertyInteger("Deduplicated Requests", NULL, c->reused + c->tally.deduplicated, es);
 	ExplainPropertyInteger("Wasted Requests", NULL, c->wasted, es);
 	ExplainPropertyInteger("Prompt Tokens", NULL, c->tally.prompt_tokens, es);
 	ExplainPropertyInteger("Cached Tokens", NULL, c->tally.cached_tokens, es);

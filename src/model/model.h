@@ -177,6 +177,12 @@ extern int32_t q3_seq_attach(q3_seq *seq, q3_prefix_key key, const int32_t *toke
 extern void q3_seq_publish(q3_seq *seq, q3_prefix_key key, const int32_t *tokens, int32_t n);
 /* Keeps the full blocks of the first n tokens, published in Q3_DOMAIN_SHARED, until unpinning. */
 extern void q3_seq_pin(q3_seq *seq, int32_t n);
+/*
+ * Calls fn(arg, i) for i in [0, n), each once, on the runtime's threads: for what follows a forward
+ * pass. By the runtime's thread, which is one of them.
+ */
+extern void q3_runtime_share(q3_runtime *rt, void (*fn)(void *arg, int32_t i), void *arg,
+                             int32_t n);
 /* Drops all that is pinned, and what was published behind it. */
 extern void q3_runtime_unpin(q3_runtime *rt);
 

@@ -352,3 +352,27 @@ q3_runtime_unpin(q3_runtime *rt)
 	if (rt->kv.prefixes != NULL)
 		q3_prefixes_unpin(&rt->kv);
 }
+
+/* A piece of work that the runtime's owner shares out. */
+typedef struct shared_work
+{
+	void (*fn)(void *arg, int32_t i);
+	void *arg;
+} shared_work;
+
+static void
+shared_chunk(void *arg, int32_t chunk, int32_t thread)
+{
+	const shared_work *w = arg;
+
+	(void) thread;
+	w->fn(w->arg, chunk);
+}
+
+void
+q3_runtime_share(q3_runtime *rt, void (*fn)(void *arg, int32_t i), void *arg, int32_t n)
+{
+	shared_work w = {fn, arg};
+
+	q3_threads_run(rt->threads, shared_chunk, &w, n, NULL);
+}

@@ -2,6 +2,7 @@
 """What "make bench" runs: the engine, and llama.cpp where it is installed, on random models of Qwen3's exact shapes.
 
     bench.py ENGINE PEAKS WORKDIR
+    bench.py --model SIZE TYPE WORKDIR      only builds a model, if it is not there yet, and prints its path
 
 Environment:
     BENCH=quick             only the 0.6B shape, short prompts, three rounds: some minutes instead of half an hour
@@ -113,11 +114,12 @@ def bare(test):
     return re.sub(r"x\d+$", "", test)
 
 
-def run(command, timeout=900):
+def run(command, timeout=900, stdin=None):
     """What a command prints; RuntimeError if it fails."""
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                               stdin=None if stdin is None else subprocess.PIPE)
     try:
-        out, err = process.communicate(timeout=timeout)
+        out, err = process.communicate(stdin, timeout=timeout)
     except subprocess.TimeoutExpired:
         process.kill()
         process.communicate()
@@ -125,6 +127,17 @@ def run(command, timeout=900):
     if process.returncode != 0:
         raise RuntimeError(f"exit status {process.returncode}: {err.strip()[-300:]}")
     return out
+
+
+def build_model(size, dtype, workdir):
+    path = os.path.join(workdir, f"Qwen3-{size}-{dtype}.gguf")
+    if not os.path.exists(path):
+        print(f"building {path}", file=sys.stderr, flush=True)
+        vocabulary = os.path.join(HERE, "..", "data", "qwen3-tokenizer", "tokenizer.json.gz")
+        tiny_model.main(["--out", path + ".new", "--preset", size, "--dtype", dtype, "--std", "0.02",
+                         "--same-layers", "--vocab", vocabulary])
+        os.rename(path + ".new", path)
+    return path
 
 
 class Bench:
@@ -145,14 +158,7 @@ class Bench:
             return None
 
     def model(self, size, dtype):
-        path = os.path.join(self.workdir, f"Qwen3-{size}-{dtype}.gguf")
-        if not os.path.exists(path):
-            print(f"building {path}", flush=True)
-            vocabulary = os.path.join(HERE, "..", "data", "qwen3-tokenizer", "tokenizer.json.gz")
-            tiny_model.main(["--out", path + ".new", "--preset", size, "--dtype", dtype, "--std", "0.02",
-                             "--same-layers", "--vocab", vocabulary])
-            os.rename(path + ".new", path)
-        return path
+        return build_model(size, dtype, self.workdir)
 
     def run_llama(self, path, threads, tests):
         script = os.path.join(HERE, "run_llama.py")
@@ -313,8 +319,8 @@ def print_samples(bench, size):
         print(f"  {name:28} " + "  ".join(line))
 
 
-def print_goals(bench, size, table):
-    print(f"\nQwen3-{size} shape against the goals: medians of the rounds; the ratio is the median of the rounds' ratios")
+def print_goals(title, table):
+    print(f"\n{title} against the goals: medians of the rounds; the ratio is the median of the rounds' ratios")
     print(f"  {'':60} {'ours':>8} {'other':>8} {'ratio':>7} {'goal':>7}")
     for claim, ours, other, ratios, goal, at_least in table:
         ratio = median(ratios)
@@ -375,15 +381,22 @@ def report(bench, started):
     for size in SIZES:
         tables[size] = goals(bench, size)
         if tables[size]:
-            print_goals(bench, size, tables[size])
-    result = {
-        "started": started, "commit": commit(), "machine": machine(), "rounds": ROUNDS, "quick": QUICK, "load": bench.loads,
-        "llama.cpp": bench.llama, "isa": bench.isa, "kv": bench.kv, "peaks": bench.peaks, "samples": bench.samples,
-        "prefill_by_length": bench.sweep, "worst_step_down": cliff, "problems": bench.problems,
-        "goals": {size: [{"claim": c.strip(), "ours": o, "other": t, "ratios": r, "ratio": median(r), "goal": g,
-                          "at_least": a} for c, o, t, r, g, a in rows] for size, rows in tables.items()},
-    }
-    path = os.path.join(bench.workdir, f"bench-{started.replace(':', '').replace('-', '')}.json")
+            print_goals(f"Qwen3-{size} shape", tables[size])
+    save(bench, "bench", started, {
+        "rounds": ROUNDS, "quick": QUICK, "isa": bench.isa, "kv": bench.kv, "prefill_by_length": bench.sweep,
+        "worst_step_down": cliff, "goals": {size: goal_records(rows) for size, rows in tables.items()}})
+
+
+def goal_records(table):
+    return [{"claim": c.strip(), "ours": o, "other": t, "ratios": r, "ratio": median(r), "goal": g, "at_least": a}
+            for c, o, t, r, g, a in table]
+
+
+def save(bench, name, started, result):
+    """Writes everything that a run found, and says where and what went wrong."""
+    result = {"started": started, "commit": commit(), "machine": machine(), "load": bench.loads, "llama.cpp": bench.llama,
+              "peaks": bench.peaks, "samples": bench.samples, "problems": bench.problems, **result}
+    path = os.path.join(bench.workdir, f"{name}-{started.replace(':', '').replace('-', '')}.json")
     with open(path, "w") as f:
         json.dump(result, f, indent=1)
     print(f"\n{path}")
@@ -391,17 +404,25 @@ def report(bench, started):
         print(f"problem: {problem}")
 
 
-def main():
-    if len(sys.argv) != 4:
-        sys.exit(__doc__)
-    started = datetime.datetime.now().isoformat(timespec="seconds")
-    os.makedirs(sys.argv[3], exist_ok=True)
-    bench = Bench(*sys.argv[1:])
+def print_machine(bench):
     info = machine()
     print(f"{info['cpu']}, {info['cpus']} processors; commit {commit()}")
     print(f"llama.cpp: {bench.llama or 'not found, so ours alone (see QWEN3DM_BENCH_PYTHON)'}")
     if os.getloadavg()[0] > 0.5:
         print(f"the machine is not quiet (load {os.getloadavg()[0]:.1f}): these figures will not mean much")
+
+
+def main():
+    if len(sys.argv) == 5 and sys.argv[1] == "--model":
+        os.makedirs(sys.argv[4], exist_ok=True)
+        print(build_model(*sys.argv[2:]))
+        return 0
+    if len(sys.argv) != 4:
+        sys.exit(__doc__)
+    started = datetime.datetime.now().isoformat(timespec="seconds")
+    os.makedirs(sys.argv[3], exist_ok=True)
+    bench = Bench(*sys.argv[1:])
+    print_machine(bench)
     for size in SIZES:
         for cell in bench.wanted(size):
             bench.model(size, cell.model)

@@ -1,17 +1,53 @@
 #!/usr/bin/env bash
-# run.sh: what "make bench" and "make quality" run: bench.py and quality.py with a Python that has what they need.
+# run.sh: what "make bench" and "make quality" run: bench.py, rows.py and quality.py with a Python that has what they
+# need, and for rows.py with two throw-away clusters.
 #
-#   run.sh bench [ENGINE]     BENCH=quick, BENCH_ROUNDS, BENCH_SIZES, QWEN3DM_BENCH_PYTHON: see bench.py
+#   run.sh bench [ENGINE]     BENCH=quick, BENCH_ROUNDS, BENCH_SIZES, QWEN3DM_BENCH_PYTHON: see bench.py;
+#                             BENCH=rows: see rows.py
 #   run.sh quality [ENGINE]   QUALITY_MODEL=FILE: another model than the demo's; it must be there already
 set -eu
 # shellcheck source=test/setup/lib.sh
 . "$(dirname "$0")/../setup/lib.sh"
+# shellcheck source=test/setup/cluster.sh
+. test/setup/cluster.sh
+
+# Called through a trap.
+# shellcheck disable=SC2317
+stop_clusters()
+{
+	q3_cluster_stop bench
+	q3_cluster_stop bench-plain
+	rm -rf "$Q3_AREA/bench" "$Q3_AREA/bench-plain"
+}
+
+# On two clusters of this tree's build: one with the extension, and one without the library to compare planning with.
+rows()
+{
+	local model demo socket
+	q3_find_postgres || q3_die "no PostgreSQL with server headers was found; set PG_CONFIG"
+	q3_area
+	q3_quietly build "$Q3_MAKE" -j"$(q3_jobs)" PG_CONFIG="$PG_CONFIG" all
+	test/setup/temp-install.sh
+	model=$("$Q3_PYTHON" test/bench/bench.py --model 0.6B Q8_0 build/bench)
+	model=$(q3_reachable "$model")
+	demo=$(q3_reachable "$(test/setup/demo.sh model)")
+	trap stop_clusters EXIT
+	q3_cluster_start bench <<-END
+		shared_preload_libraries = 'qwen3dm'
+		qwen3dm.kv_cache_size = '${BENCH_ROWS_KV:-4GB}'
+	END
+	socket=$Q3_SOCKET
+	q3_cluster_start bench-plain </dev/null
+	"$Q3_PYTHON" test/bench/rows.py "$engine" build/bench/peaks build/bench --bin "$(q3_bindir)" \
+		--socket "$socket" --plain-socket "$Q3_SOCKET" --model "$model" --demo-model "$demo"
+}
 
 engine=$Q3_TOP/${2:-qwen3dm-engine}
 q3_venv numpy gguf
-case ${1:-} in
-	bench) exec "$Q3_PYTHON" test/bench/bench.py "$engine" build/bench/peaks build/bench ;;
-	quality)
+case ${1:-}:${BENCH:-} in
+	bench:rows) rows ;;
+	bench:*) exec "$Q3_PYTHON" test/bench/bench.py "$engine" build/bench/peaks build/bench ;;
+	quality:*)
 		exec "$Q3_PYTHON" test/bench/quality.py "$engine" build/bench \
 			--json build/bench/quality.json ${QUALITY_MODEL:+"$QUALITY_MODEL"}
 		;;

@@ -4,6 +4,7 @@
 #   demo.sh         installs what is missing, builds, fetches the demo model (94 MB, once), starts a
 #                   throw-away cluster in build/area/demo, shows it at work and leaves it running
 #   demo.sh stop    stops that cluster and removes it
+#   demo.sh model   only fetches the model, and prints its path
 #
 # QWEN3DM_DEMO_MODEL=FILE shows another GGUF model instead. No other cluster is touched.
 set -eu
@@ -208,5 +209,6 @@ demo()
 
 case ${1:-demo} in
 	demo | stop) "${1:-demo}" ;;
-	*) q3_die "usage: demo.sh [stop]" ;;
+	model) demo_model ;;
+	*) q3_die "usage: demo.sh [stop|model]" ;;
 esac

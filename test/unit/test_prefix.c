@@ -253,6 +253,34 @@ test_who_finds_what(void **state)
 	q3_model_free(m);
 }
 
+/* Everything that is not the same is told apart by itself, and not only by the hash of all. */
+static void
+test_no_false_friends(void **state)
+{
+	model_spec spec = {.vocab = VOCAB};
+	q3_model *m = load(&spec, true);
+	const q3_prefix_key ann = {10, Q3_PRECISE}, bob = {11, Q3_PRECISE}, fast = {10, Q3_EFFICIENT};
+
+	(void) state;
+	for (int i = 0; i < 25; i++)
+	{
+		q3_runtime *rt = runtime(m, 8); /* so few blocks have as few buckets */
+		int32_t tokens[97], other[97];
+
+		random_tokens(tokens, 97);
+		random_tokens(other, 97);
+		assert_int_equal(cached_of(rt, ann, tokens, 97), 0);
+		assert_int_equal(cached_of(rt, bob, tokens, 33), 0);
+		assert_int_equal(cached_of(rt, fast, tokens, 33), 0);
+		assert_int_equal(cached_of(rt, ann, other, 33), 0);
+		/* The same block behind another one is another block. */
+		memcpy(other + BLOCK, tokens + BLOCK, 65 * sizeof(*tokens));
+		assert_int_equal(cached_of(rt, ann, other, 97), 32);
+		q3_runtime_free(rt);
+	}
+	q3_model_free(m);
+}
+
 static void
 test_pins_are_for_all_until_unpinned(void **state)
 {
@@ -598,6 +626,7 @@ main(void)
 	    cmocka_unit_test(test_wanted_tokens_have_the_same_bits),
 	    cmocka_unit_test(test_bad_wanted_lists),
 	    cmocka_unit_test(test_who_finds_what),
+	    cmocka_unit_test(test_no_false_friends),
 	    cmocka_unit_test(test_pins_are_for_all_until_unpinned),
 	    cmocka_unit_test(test_cache_switched_off),
 	    cmocka_unit_test(test_published_twice_is_held_once),

@@ -521,8 +521,8 @@ test_equal_jobs_are_computed_once(void **state)
 	c.share = true;
 	for (int i = 0; i < 3; i++)
 		rows[i] = submit(&f, &c, 1, 100);
-	assert_int_equal(stats_of(&f).deduplicated, 4);
 	run_all(&f);
+	assert_int_equal(stats_of(&f).deduplicated, 4);
 	for (int i = 0; i < 6; i++)
 	{
 		assert_int_equal(p[i]->done, 1);
@@ -624,7 +624,8 @@ test_equal_jobs_fail_together(void **state)
 		q3_scheduler_submit(f.s, &p[i]->job);
 	}
 	run_all(&f);
-	assert_int_equal(stats_of(&f).deduplicated, 1);
+	assert_int_equal(stats_of(&f).deduplicated, 0);
+	assert_int_equal(stats_of(&f).steps, 1);
 	for (int i = 0; i < 2; i++)
 	{
 		assert_int_equal(p[i]->done, 1);
@@ -704,6 +705,59 @@ test_roles_share_by_weight(void **state)
 	check_weights(100, 100, 16, 24);
 	check_weights(100, 300, 26, 34);
 	check_weights(300, 100, 6, 14);
+}
+
+/* Room that is there all at once is shared, too, though nothing has been computed yet. */
+static void
+test_room_is_shared(void **state)
+{
+	static char text[8][101];
+	fixture f;
+	probe *p[8];
+	int running[2] = {0, 0};
+
+	(void) state;
+	open_pool(&f, 128, 64, 4 * 128);
+	for (int i = 0; i < 8; i++)
+	{
+		q3_job_options o = unlike(text[i], 100);
+
+		p[i] = submit(&f, &o, i < 4 ? 1 : 2, 100);
+	}
+	q3_scheduler_step(f.s);
+	for (int i = 0; i < 8; i++)
+		running[i / 4] += atomic_load(&p[i]->job.phase) != Q3_PHASE_QUEUED;
+	assert_int_equal(running[0], 2);
+	assert_int_equal(running[1], 2);
+	run_all(&f);
+	discard_rows(p, 8);
+	close_fixture(&f);
+}
+
+/* Two long prompts at once: each gets on as its role's weight says. */
+static void
+test_steps_are_shared_by_weight(void **state)
+{
+	static char text[2][2001];
+	fixture f;
+	q3_job_options o = unlike(text[0], 2000);
+	probe *a, *b;
+	int done_a, done_b;
+
+	(void) state;
+	open_fixture(&f, 2048, 128, 2);
+	a = submit(&f, &o, 1, 100);
+	o = unlike(text[1], 2000);
+	b = submit(&f, &o, 2, 300);
+	while (atomic_load(&b->job.prompt_done) < 1600)
+		q3_scheduler_step(f.s);
+	done_a = atomic_load(&a->job.prompt_done);
+	done_b = atomic_load(&b->job.prompt_done);
+	assert_in_range(done_b, 2.5 * done_a, 3.5 * done_a);
+	run_all(&f);
+	discard(a);
+	discard(b);
+	close_fixture(&f);
 }
 
 /* A role that comes late gets its share at once, not what it could have had before. */
@@ -1018,6 +1072,8 @@ main(void)
 	    cmocka_unit_test(test_cancel_one_of_equal_jobs),
 	    cmocka_unit_test(test_equal_jobs_fail_together),
 	    cmocka_unit_test(test_roles_share_by_weight),
+	    cmocka_unit_test(test_room_is_shared),
+	    cmocka_unit_test(test_steps_are_shared_by_weight),
 	    cmocka_unit_test(test_latecomer),
 	    cmocka_unit_test(test_big_job_waits_but_not_for_ever),
 	    cmocka_unit_test(test_label_rows_run_beside_generation),
