@@ -3,9 +3,9 @@
  *
  * One file per instruction set under cpu/ fills a q3_kernels; q3_kernels_select() picks the best
  * one that this machine can run, or the one named by the environment variable QWEN3DM_ISA (scalar,
- * avx2, avx512, avx512vnni, neon, neondot). Kernels own no memory, start no threads, and know
- * nothing of models. Within one instruction set the result for one (token, output) pair is the same
- * bits whatever else is in the call: the order of every sum depends on the sizes of the matrix
+ * avx2, avx512, avx512vnni, avx512amx, neon, neondot). Kernels own no memory, start no threads, and
+ * know nothing of models. Within one instruction set the result for one (token, output) pair is the
+ * same bits whatever else is in the call: the order of every sum depends on the sizes of the matrix
  * only.
  */
 #ifndef Q3_KERNELS_H
@@ -165,8 +165,8 @@ extern size_t q3_attention_scratch(int32_t head_dim);
 extern const q3_kernels *q3_kernels_get(const char *name);
 /* The best, or what QWEN3DM_ISA names. NULL, with a reason in *reason, if that cannot be had. */
 extern const q3_kernels *q3_kernels_select(const char **reason);
-/* The i-th name ("scalar", "avx2", "avx512", "avx512vnni", "neon", "neondot"; those of other
- * machines too), NULL behind the last; for tests and messages. */
+/* The i-th name ("scalar", "avx2", "avx512", "avx512vnni", "avx512amx", "neon", "neondot"; those of
+ * other machines too), NULL behind the last; for tests and messages. */
 extern const char *q3_kernels_name(int i);
 
 #endif

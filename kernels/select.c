@@ -9,6 +9,10 @@
 #include <string.h>
 #if defined(__aarch64__)
 #include <sys/auxv.h>
+#elif defined(__x86_64__)
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 #endif
 
 #include "cpu/attention_sizes.h"
@@ -16,8 +20,10 @@
 #include "cpu/matmul_sizes.h"
 
 /* Worst first. */
-static const char *const names[] = {"scalar", "avx2", "avx512", "avx512vnni", "neon", "neondot"};
+static const char *const names[] = {"scalar",    "avx2", "avx512", "avx512vnni",
+                                    "avx512amx", "neon", "neondot"};
 
+#define REQUEST_PERMISSION 0x1023 /* ARCH_REQ_XCOMP_PERM */
 #define N_NAMES ((int) (sizeof(names) / sizeof(names[0])))
 
 size_t
@@ -49,6 +55,33 @@ has_avx512(void)
 	       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
 	       __builtin_cpu_supports("fma");
 }
+
+static bool
+has_avx512_vnni(void)
+{
+	return has_avx512() && __builtin_cpu_supports("avx512vnni");
+}
+
+/*
+ * Tiles of bytes: the processor has them, the system saves their registers (XSAVE's components 17
+ * and 18), and lets this process use them. That is for the whole process and for its children.
+ */
+static bool
+has_amx(void)
+{
+#if defined(__linux__)
+	const unsigned os_saves = 1u << 27, amx = 1u << 24 | 1u << 25, tiles = 1u << 17 | 1u << 18;
+	unsigned a, b, c, d, saved, high;
+
+	if (!__get_cpuid(1, &a, &b, &c, &d) || (c & os_saves) == 0 ||
+	    !__get_cpuid_count(7, 0, &a, &b, &c, &d) || (d & amx) != amx)
+		return false;
+	__asm__("xgetbv" : "=a"(saved), "=d"(high) : "c"(0));
+	return (saved & tiles) == tiles && syscall(SYS_arch_prctl, REQUEST_PERMISSION, 18) == 0;
+#else
+	return false;
+#endif
+}
 #endif
 
 /*
@@ -67,8 +100,10 @@ find(const char *name)
 		return &q3_kernels_avx2;
 	if (strcmp(name, "avx512") == 0 && has_avx512())
 		return &q3_kernels_avx512;
-	if (strcmp(name, "avx512vnni") == 0 && has_avx512() && __builtin_cpu_supports("avx512vnni"))
+	if (strcmp(name, "avx512vnni") == 0 && has_avx512_vnni())
 		return &q3_kernels_avx512vnni;
+	if (strcmp(name, "avx512amx") == 0 && has_avx512_vnni() && has_amx())
+		return &q3_kernels_avx512amx;
 #elif defined(__aarch64__)
 	if (strcmp(name, "neon") == 0)
 		return &q3_kernels_neon;

@@ -432,9 +432,11 @@ q6_k_weights(const uint8_t *w, const w_head *head, int j)
 #include "simd_planes.h"
 #include "simd_int8.h"
 #include "vnni_planes.h"
+#include "amx_planes.h"
 
 const q3_kernels q3_kernels_avx512 = SIMD_KERNELS("avx512", matmul_int8);
-/* The instruction is written in assembler, so that one file can serve both. */
+/* Their instructions are written in assembler, so that one file can serve all. */
 const q3_kernels q3_kernels_avx512vnni = SIMD_KERNELS("avx512vnni", vnni_matmul_int8);
+const q3_kernels q3_kernels_avx512amx = SIMD_KERNELS("avx512amx", amx_matmul_int8);
 
 #endif

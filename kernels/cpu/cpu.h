@@ -11,6 +11,7 @@ extern const q3_kernels q3_kernels_scalar;
 extern const q3_kernels q3_kernels_avx2;
 extern const q3_kernels q3_kernels_avx512;
 extern const q3_kernels q3_kernels_avx512vnni;
+extern const q3_kernels q3_kernels_avx512amx;
 #elif defined(__aarch64__)
 extern const q3_kernels q3_kernels_neon;
 extern const q3_kernels q3_kernels_neondot;

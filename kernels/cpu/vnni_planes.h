@@ -334,29 +334,39 @@ int8_weights_at(const q3_planes *w, bool nibbles, int32_t row, int32_t block)
 
 /* Few tokens: every weight is used once, from where it lies. */
 static void
-int8_few(const q3_planes *w, bool nibbles, int32_t row_begin, int32_t row_end, int8_tile_args *a,
-         int32_t n_tokens)
+int8_few(const q3_planes *w, bool nibbles, int32_t row_begin, int32_t row_end, const q3_acts *x,
+         int32_t n_tokens, float *const *y)
 {
-	const bool two = a->x.lo != NULL;
+	const bool two = x->lo != NULL;
+	const size_t blocks = (size_t) (w->cols / Q3_PLANE_BLOCK);
+	int8_tile_args a = {.n_blocks = (int32_t) blocks,
+	                    .x = *x,
+	                    .ldq = blocks * Q3_PLANE_BLOCK,
+	                    .ldb = blocks,
+	                    .y = y};
 
 	for (int32_t r = row_begin, n_panels; r < row_end; r += n_panels * Q3_PANEL_ROWS)
 	{
 		int32_t left = (row_end - r + Q3_PANEL_ROWS - 1) / Q3_PANEL_ROWS;
 
 		n_panels = left >= 4 && n_tokens <= 2 ? 4 : left >= 2 ? 2 : 1;
-		a->w = int8_weights_at(w, nibbles, r, 0);
-		a->row = r;
-		a->n_rows = left == n_panels ? row_end - r - (n_panels - 1) * Q3_PANEL_ROWS : 16;
+		a.w = int8_weights_at(w, nibbles, r, 0);
+		a.row = r;
+		a.n_rows = left == n_panels ? row_end - r - (n_panels - 1) * Q3_PANEL_ROWS : 16;
 		if (n_panels == 4)
-			packed_four[nibbles][two][n_tokens - 1](a);
+			packed_four[nibbles][two][n_tokens - 1](&a);
 		else
-			packed_tiles[nibbles][two][n_panels - 1][n_tokens - 1](a);
+			packed_tiles[nibbles][two][n_panels - 1][n_tokens - 1](&a);
 	}
 }
 
-/* Unpacks n_blocks of n_panels panels to "out", and says where they are now. */
-static void
-unpack_slice(int8_weights *moved, bool nibbles, int32_t n_blocks, int32_t n_panels, uint8_t *out)
+/*
+ * Unpacks n_blocks of n_panels panels to "out", and says where they are now. less_128: bytes become
+ * signed ones, u - 128.
+ */
+INLINE void
+unpack_slice_as(int8_weights *moved, const bool nibbles, const bool less_128, int32_t n_blocks,
+                int32_t n_panels, uint8_t *out)
 {
 	const int8_weights copy = *moved, *w = &copy;
 	float *scales = (float *) (out + TILE_PANELS * SLICE_BLOCKS * UNPACKED_BLOCK);
@@ -376,6 +386,9 @@ unpack_slice(int8_weights *moved, bool nibbles, int32_t n_blocks, int32_t n_pane
 
 				unpack_bytes(w->hi + from * NIBBLE_BLOCK + v * 64,
 				             nibbles ? NULL : w->lo + from * NIBBLE_BLOCK + v * 64, nibbles, u);
+				if (less_128)
+					foreach (i, 2)
+						u[i] = _mm512_xor_si512(u[i], _mm512_set1_epi8(-128));
 				_mm512_store_si512(bytes + (v * 2) * n_panels * 64, u[0]);
 				_mm512_store_si512(bytes + (v * 2 + 1) * n_panels * 64, u[1]);
 			}
@@ -386,6 +399,18 @@ unpack_slice(int8_weights *moved, bool nibbles, int32_t n_blocks, int32_t n_pane
 	moved->hi = out;
 	moved->f_scale = scales;
 	moved->f_offset = offsets;
+}
+
+static void
+unpack_slice(int8_weights *moved, bool nibbles, bool as_signed, int32_t n_blocks, int32_t n_panels,
+             uint8_t *out)
+{
+	if (nibbles)
+		unpack_slice_as(moved, true, false, n_blocks, n_panels, out);
+	else if (as_signed)
+		unpack_slice_as(moved, false, true, n_blocks, n_panels, out);
+	else
+		unpack_slice_as(moved, false, false, n_blocks, n_panels, out);
 }
 
 /*
@@ -413,33 +438,51 @@ lines_ahead(const int8_weights *w, int32_t n_panels, const uint8_t **next)
 	return n;
 }
 
-/* A slice of two panels (or one) with all tokens, in tiles of as equal a size as can be. */
-static void
-slice_times_tokens(int8_tile_args *a, const q3_acts *x, int32_t block, const int8_tile_fn *tiles,
-                   int32_t n_panels, int32_t n_ahead, int32_t n_tokens, float *rest, bool first,
-                   bool last, float *const *y)
+/* Panels with all tokens, slice by slice. */
+typedef struct int8_panels
 {
-	int32_t n_tiles = (n_tokens + TILE_TOKENS - 1) / TILE_TOKENS;
+	bool nibbles, first, last; /* slice */
+	int32_t n_panels, n_tokens, n_ahead;
+	q3_acts x; /* from the first token and the slice's first column on */
+	float *const *y;
+	float *rest; /* for the accumulators */
+	void (*multiply)(const struct int8_panels *p, int8_tile_args *a);
+	bool as_signed; /* how multiply() wants weights of 8 bits */
+} int8_panels;
+
+/* Where the accumulators from token t on rest, if they have to. */
+static void
+rest_at(const int8_panels *p, int8_tile_args *a, float *rest)
+{
+	a->to = p->last ? NULL : rest;
+	a->from = p->first ? NULL : rest;
+}
+
+/* A slice with all tokens, in tiles of as equal a size as can be. */
+static void
+vnni_slice(const int8_panels *p, int8_tile_args *a)
+{
+	const int8_tile_fn *tiles = unpacked_tiles[p->nibbles][p->x.lo != NULL][p->n_panels - 1];
+	int32_t n_tiles = (p->n_tokens + TILE_TOKENS - 1) / TILE_TOKENS;
 
 	for (int32_t i = 0, t = 0; i < n_tiles; i++)
 	{
-		int32_t n = n_tokens / n_tiles + (i < n_tokens % n_tiles ? 1 : 0);
+		int32_t n = p->n_tokens / n_tiles + (i < p->n_tokens % n_tiles ? 1 : 0);
 
-		a->x = q3_acts_at(x, t, block);
-		a->y = y + t;
-		a->to = last ? NULL : rest + t * n_panels * Q3_PANEL_ROWS;
-		a->from = first ? NULL : rest + t * n_panels * Q3_PANEL_ROWS;
-		a->ahead_begin = n_ahead * i / n_tiles;
-		a->ahead_end = n_ahead * (i + 1) / n_tiles;
+		a->x = q3_acts_at(&p->x, t, 0);
+		a->y = p->y + t;
+		rest_at(p, a, p->rest + t * p->n_panels * Q3_PANEL_ROWS);
+		a->ahead_begin = p->n_ahead * i / n_tiles;
+		a->ahead_end = p->n_ahead * (i + 1) / n_tiles;
 		tiles[n - 1](a);
 		t += n;
 	}
 }
 
-/* Two panels (or one) with at most REST_TOKENS tokens. */
+/* All slices of two panels (or one). */
 static void
-int8_panels(const q3_planes *w, bool nibbles, int32_t n_panels, const q3_acts *x, int32_t n_tokens,
-            float *const *y, int8_tile_args *a, uint8_t *scratch)
+panels_times_tokens(const q3_planes *w, const q3_acts *x, int8_panels *p, int8_tile_args *a,
+                    uint8_t *scratch)
 {
 	int32_t n_blocks = w->cols / Q3_PLANE_BLOCK;
 	int32_t n_slices = (n_blocks + SLICE_BLOCKS - 1) / SLICE_BLOCKS;
@@ -447,16 +490,39 @@ int8_panels(const q3_planes *w, bool nibbles, int32_t n_panels, const q3_acts *x
 
 	for (int32_t b = 0; b < n_blocks; b += step)
 	{
-		bool last = b + step >= n_blocks;
-		int8_weights next = last ? int8_weights_at(w, nibbles, a->row + n_panels * Q3_PANEL_ROWS, 0)
-		                         : int8_weights_at(w, nibbles, a->row, b + step);
+		int8_weights next;
 
-		a->n_blocks = last ? n_blocks - b : step;
-		a->w = int8_weights_at(w, nibbles, a->row, b);
-		unpack_slice(&a->w, nibbles, a->n_blocks, n_panels, scratch);
-		slice_times_tokens(a, x, b, unpacked_tiles[nibbles][x->lo != NULL][n_panels - 1], n_panels,
-		                   lines_ahead(&next, n_panels, a->next), n_tokens,
-		                   (float *) (scratch + UNPACKED_SLICE), b == 0, last, y);
+		p->first = b == 0;
+		p->last = b + step >= n_blocks;
+		next = p->last ? int8_weights_at(w, p->nibbles, a->row + p->n_panels * Q3_PANEL_ROWS, 0)
+		               : int8_weights_at(w, p->nibbles, a->row, b + step);
+		a->n_blocks = p->last ? n_blocks - b : step;
+		a->w = int8_weights_at(w, p->nibbles, a->row, b);
+		unpack_slice(&a->w, p->nibbles, p->as_signed, a->n_blocks, p->n_panels, scratch);
+		p->x = q3_acts_at(x, 0, b);
+		p->n_ahead = lines_ahead(&next, p->n_panels, a->next);
+		p->multiply(p, a);
+	}
+}
+
+/* At most REST_TOKENS tokens; p says how. */
+static void
+int8_many(const q3_planes *w, int32_t row_begin, int32_t row_end, const q3_acts *x, int8_panels *p,
+          void *scratch)
+{
+	size_t blocks = (size_t) (w->cols / Q3_PLANE_BLOCK);
+	int8_tile_args a = {.ldq = blocks * Q3_PLANE_BLOCK, .ldb = blocks};
+
+	p->rest = (float *) ((uint8_t *) scratch + UNPACKED_SLICE);
+	for (int32_t r = row_begin; r < row_end; r += TILE_PANELS * Q3_PANEL_ROWS)
+	{
+		int32_t n_rows;
+
+		p->n_panels = row_end - r > Q3_PANEL_ROWS ? 2 : 1;
+		n_rows = row_end - r - (p->n_panels - 1) * Q3_PANEL_ROWS;
+		a.row = r;
+		a.n_rows = n_rows < Q3_PANEL_ROWS ? n_rows : Q3_PANEL_ROWS;
+		panels_times_tokens(w, x, p, &a, scratch);
 	}
 }
 
@@ -465,31 +531,20 @@ vnni_matmul_int8(const q3_planes *w, int bits, int32_t row_begin, int32_t row_en
                  int32_t n_tokens, float *const *y, void *scratch)
 {
 	bool nibbles = bits == 4 || w->kind == Q3_PLANES_4;
-	size_t blocks = (size_t) (w->cols / Q3_PLANE_BLOCK);
-	int8_tile_args a = {.n_blocks = (int32_t) blocks,
-	                    .x = *x,
-	                    .ldq = blocks * Q3_PLANE_BLOCK,
-	                    .ldb = blocks,
-	                    .y = y};
 
 	if (n_tokens <= TILE_TOKENS)
 	{
-		int8_few(w, nibbles, row_begin, row_end, &a, n_tokens);
+		int8_few(w, nibbles, row_begin, row_end, x, n_tokens, y);
 		return;
 	}
 	for (int32_t t = 0; t < n_tokens; t += REST_TOKENS)
-		for (int32_t r = row_begin; r < row_end; r += TILE_PANELS * Q3_PANEL_ROWS)
-		{
-			int32_t n_panels = row_end - r > Q3_PANEL_ROWS ? 2 : 1;
-			int32_t n_rows = row_end - r - (n_panels - 1) * Q3_PANEL_ROWS;
-			q3_acts from = q3_acts_at(x, t, 0);
+	{
+		int32_t n = n_tokens - t < REST_TOKENS ? n_tokens - t : REST_TOKENS;
+		int8_panels p = {.nibbles = nibbles, .n_tokens = n, .y = y + t, .multiply = vnni_slice};
+		q3_acts from = q3_acts_at(x, t, 0);
 
-			a.row = r;
-			a.n_rows = n_rows < Q3_PANEL_ROWS ? n_rows : Q3_PANEL_ROWS;
-			int8_panels(w, nibbles, n_panels, &from,
-			            n_tokens - t < REST_TOKENS ? n_tokens - t : REST_TOKENS, y + t, &a,
-			            scratch);
-		}
+		int8_many(w, row_begin, row_end, &from, &p, scratch);
+	}
 }
 
 #undef DEFINE_ONE

@@ -104,7 +104,7 @@ peaks(const char *isa, double *integer, double *floating)
 {
 	*integer = *floating = 0;
 #if defined(__x86_64__)
-	if (strcmp(isa, "avx512vnni") == 0)
+	if (strcmp(isa, "avx512vnni") == 0 || strcmp(isa, "avx512amx") == 0)
 		*integer = rate(loop_vnni, 128);
 	if (strncmp(isa, "avx512", 6) == 0)
 		*floating = rate(loop_fma512, 32);

@@ -613,6 +613,49 @@ test_many_tokens(void **state)
 	max_tokens = 40;
 }
 
+/*
+ * With AMX every output has the bits that VNNI gives it: any number of tokens, whatever is on the
+ * way from one kernel to the other, and nothing is written beside the outputs.
+ */
+static void
+test_amx_as_vnni(void **state)
+{
+	static const int32_t shapes[][2] = {{16, 32}, {33, 64}, {47, 544}, {70, 1056}};
+	const q3_kernels *amx = q3_kernels_get("avx512amx"), *vnni = q3_kernels_get("avx512vnni");
+
+	(void) state;
+	if (amx == NULL)
+		skip();
+	random_state = 6;
+	max_tokens = 100;
+	for (size_t s = 0; s < sizeof(shapes) / sizeof(shapes[0]); s++)
+		for (size_t i = 0; i < N_TYPES; i++)
+			for (int way = 0; way < 4; way++)
+			{
+				int bits = way % 2 == 0 ? 4 : 8;
+				size_t bytes = (size_t) max_tokens * (size_t) (shapes[s][0] + 1) * sizeof(float);
+				float *right = test_malloc(bytes);
+				product p;
+
+				begin_product(&p, types[i], shapes[s][0], shapes[s][1]);
+				p.two = way / 2 == 1;
+				memset(p.y, 0x7f, bytes);
+				run(&p, vnni, bits, 0, shapes[s][0], 0, max_tokens);
+				memcpy(right, p.y, bytes);
+				for (int n = 1; n <= max_tokens; n++)
+				{
+					size_t used = (size_t) n * (size_t) (shapes[s][0] + 1) * sizeof(float);
+
+					memset(p.y, 0x7f, bytes);
+					run(&p, amx, bits, 0, shapes[s][0], 0, n);
+					assert_memory_equal(p.y, right, used);
+				}
+				test_free(right);
+				end_product(&p);
+			}
+	max_tokens = 40;
+}
+
 int
 main(void)
 {
@@ -626,6 +669,7 @@ main(void)
 	    cmocka_unit_test(test_products),
 	    cmocka_unit_test(test_limits),
 	    cmocka_unit_test(test_many_tokens),
+	    cmocka_unit_test(test_amx_as_vnni),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
