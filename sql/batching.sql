@@ -114,6 +114,15 @@ SELECT * FROM pg_temp.same($$ SELECT id, (SELECT qwen_logprob(a.body || b.body) 
 SELECT * FROM pg_temp.same($$ SELECT id FROM batch_notes a WHERE EXISTS (SELECT FROM batch_notes b WHERE b.id > a.id AND qwen_filter(b.body, 'x', 0.4)) $$);
 SELECT * FROM pg_temp.same($$ SELECT id, qwen_infer(prompt => body, system => kind, max_tokens => 1 + id % 3, temperature => 0) FROM batch_notes $$);
 SELECT * FROM pg_temp.same($$ SELECT id, unnest(ARRAY[1, 2]), qwen_logprob(body) FROM batch_notes WHERE id < 9 $$);
+SELECT * FROM pg_temp.same($$ SELECT kind, qwen_logprob(string_agg(body, ',' ORDER BY id)) FROM batch_notes GROUP BY kind
+    HAVING qwen_filter(string_agg(key, ',' ORDER BY id), 'x', 0.1) ORDER BY kind $$);
+SELECT * FROM pg_temp.same($$ SELECT kind, id % 3, grouping(kind), qwen_logprob(coalesce(kind, 'none ') || count(*)) FROM batch_notes
+    GROUP BY GROUPING SETS ((kind), (id % 3), ()) ORDER BY 1, 2 $$);
+SELECT * FROM pg_temp.same($$ SELECT id, rank() OVER (PARTITION BY qwen_classify(key, ARRAY['a', 'b']) ORDER BY id) FROM batch_notes ORDER BY id $$);
+SELECT * FROM pg_temp.same($$ SELECT DISTINCT ON (kind) kind, qwen_logprob(key) FROM batch_notes ORDER BY kind, id $$);
+SELECT * FROM pg_temp.same($$ SELECT id, qwen_logprob(key) FROM batch_notes UNION SELECT id, qwen_logprob(kind) FROM batch_notes ORDER BY 1, 2 $$);
+SELECT * FROM pg_temp.same($$ SELECT qwen_logprob(x) FROM (VALUES ('a'), ('b'), (NULL)) AS v(x) $$);
+SELECT * FROM pg_temp.same($$ SELECT id FROM batch_notes TABLESAMPLE bernoulli (50) REPEATABLE (3) WHERE qwen_logprob(key) < 0 $$);
 -- rescans: a nested loop, a subquery for each row, a recursive query
 SELECT * FROM pg_temp.same($$ SELECT g, s.* FROM generate_series(1, 4) AS g,
     LATERAL (SELECT id, qwen_logprob(body || g) FROM batch_notes WHERE id <= g * 2 ORDER BY id LIMIT 5) AS s $$);
@@ -376,6 +385,26 @@ INSERT INTO batch_copy SELECT id, qwen_logprob(kind) FROM batch_notes WHERE id <
 UPDATE batch_copy SET x = qwen_logprob('number ' || id) WHERE x IS NULL;
 \endif
 SELECT count(*), count(x) FROM batch_copy;
+-- triggers that look at what the statement has done so far
+CREATE TABLE batch_log (id int);
+CREATE FUNCTION batch_trigger() RETURNS trigger LANGUAGE plpgsql AS
+$$ BEGIN INSERT INTO batch_log VALUES (NEW.id); NEW.label := NEW.label || (SELECT count(*) FROM batch_log); RETURN NEW; END $$;
+CREATE TRIGGER t BEFORE UPDATE ON batch_answers FOR EACH ROW EXECUTE FUNCTION batch_trigger();
+BEGIN;
+UPDATE batch_answers SET label = qwen_classify('number ' || 100 / id, ARRAY['a', 'b']);
+SELECT string_agg(label, ',' ORDER BY id) AS batched FROM batch_answers \gset
+ROLLBACK;
+SET qwen3dm.enable_batching = off;
+BEGIN;
+UPDATE batch_answers SET label = qwen_classify('number ' || 100 / id, ARRAY['a', 'b']);
+SELECT string_agg(label, ',' ORDER BY id) = :'batched' AS same FROM batch_answers;
+ROLLBACK;
+RESET qwen3dm.enable_batching;
+CREATE MATERIALIZED VIEW batch_labels AS SELECT id, qwen_classify(body, ARRAY['a', 'b']) AS label FROM batch_notes;
+REFRESH MATERIALIZED VIEW batch_labels;
+SELECT count(*), count(label) FROM batch_labels;
+DROP MATERIALIZED VIEW batch_labels;
+COPY (SELECT id, qwen_logprob(key) < 0 FROM batch_notes WHERE id < 3) TO STDOUT;
 -- partitions
 CREATE TABLE batch_parts (id int, body text) PARTITION BY RANGE (id);
 CREATE TABLE batch_part1 PARTITION OF batch_parts FOR VALUES FROM (0) TO (5);
@@ -420,7 +449,7 @@ ALTER FUNCTION qwen_logprob(text, text, text, text) RESET work_mem;
 
 SELECT pg_temp.idle();
 DROP VIEW batch_secret;
-DROP TABLE batch_notes, batch_answers, batch_copy, batch_parts;
+DROP TABLE batch_notes, batch_answers, batch_copy, batch_parts, batch_log;
 DROP SEQUENCE batch_numbers;
-DROP FUNCTION batch_leak(int), batch_cheap_leak(int);
+DROP FUNCTION batch_leak(int), batch_cheap_leak(int), batch_trigger();
 DROP ROLE regress_batch_user;

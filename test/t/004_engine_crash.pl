@@ -14,7 +14,8 @@ my $bystander_pid = $bystander->query_safe('SELECT pg_backend_pid()');
 my $restarts = status_of($node, 'restarts');
 
 my $first = start_long_call($node, name => 'first');
-my $second = start_call($node, "\\set VERBOSITY verbose\nSELECT length($Qwen3dm::LONG);");
+(my $other = $Qwen3dm::LONG) =~ s/Tell me/Please tell me/; # an equal call would only share the first
+my $second = start_call($node, "\\set VERBOSITY verbose\nSELECT length($other);");
 ok(wait_running($node, 2), 'two calls run');
 my $engine = engine_pid($node);
 my $since = time();
