@@ -120,6 +120,21 @@ options_for(const char *prompt, int32_t max_tokens)
 	                        .mode = Q3_PRECISE};
 }
 
+#define LABEL(s)                                                                                   \
+	{                                                                                              \
+		(s), sizeof(s) - 1                                                                         \
+	}
+
+static inline q3_job_options
+classify_options(const char *system, const char *prompt, const q3_str *labels, size_t n)
+{
+	return (q3_job_options){.prompt = {prompt, strlen(prompt)},
+	                        .system = {system, system != NULL ? strlen(system) : 0},
+	                        .mode = Q3_PRECISE,
+	                        .labels = labels,
+	                        .n_labels = n};
+}
+
 static inline probe *
 make_for(fixture *f, const q3_job_options *options, uint32_t role, int32_t weight)
 {
@@ -194,6 +209,18 @@ load_model(void **state)
 	if (model == NULL)
 		print_error("%s\n", err.message);
 	return model != NULL ? 0 : -1;
+}
+
+/* The model packed, so that the modes differ. */
+static inline int
+load_packed(void **state)
+{
+	q3_pack_options pack = {.threads = 1};
+	q3_error err = {0};
+
+	if (load_model(state) != 0)
+		return -1;
+	return q3_model_pack(model, &pack, &err) == Q3_OK ? 0 : -1;
 }
 
 static inline int
