@@ -172,14 +172,16 @@ qkv_chunk(void *arg, int32_t chunk, int32_t thread)
 		finish_heads(p, rt->k.row[t], info->n_kv_heads, l->k_bias, l->k_norm, t);
 		if (l->v_bias != NULL)
 			rt->kernels->add(rt->v.row[t], l->v_bias, info->n_kv_heads * info->head_dim);
-		for (int32_t i = 0; i < info->n_kv_heads; i++)
+	}
+	/* Head by head: keys of neighbouring tokens lie in the same cache lines. */
+	for (int32_t i = 0; i < info->n_kv_heads; i++)
+		for (int32_t t = begin; t < end; t++)
 		{
 			q3_kv_view kv = q3_kv_view_of(rt->tokens[t].seq, p->layer, i);
 			size_t head = (size_t) i * (size_t) info->head_dim;
 
 			rt->kernels->kv_store(&kv, rt->tokens[t].pos, rt->k.row[t] + head, rt->v.row[t] + head);
 		}
-	}
 }
 
 /* Adds h to the residual stream and makes the next h from it with the norm given. */
