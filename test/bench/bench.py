@@ -260,6 +260,7 @@ def goals(bench, size):
     for n, goal in ((30, 0.5), (64, 0.6), (512, 0.6)):
         ops = [v and v / n * shape.prefill_ops(n) / 1e9 for v in engine(e8, "Q8_0", f"pp{n}")]
         versus(f"prefill {n}: share of the int8 peak (GOP/s)", ops, bench.peak("int8"), goal)
+        versus(f"prefill {n}: share of the AMX int8 peak", ops, bench.peak("int8_amx"), None)
     for test, what in (("pp64", "prefill 64"), ("tg32", "decode")):
         versus(f"beside a busy process, {what}: 2 threads vs 1", engine(e8, "Q8_0", test, 2, True),
                engine(e8, "Q8_0", test, 1, True), 1.0)
@@ -347,7 +348,8 @@ def print_peaks(bench):
     print("\nPeaks of this machine, median of the rounds")
     for p in bench.peaks[0]["peaks"]:
         t, parts = p["threads"], []
-        for key, unit in (("fp32", "GFLOP/s"), ("bf16", "GFLOP/s"), ("int8", "GOP/s"), ("read", "GB/s")):
+        for key, unit in (("fp32", "GFLOP/s"), ("bf16", "GFLOP/s"), ("int8", "GOP/s"),
+                          ("int8_amx", "GOP/s"), ("read", "GB/s")):
             if key in p:
                 instruction = f" ({p[key + '_instruction']})" if key + "_instruction" in p else ""
                 parts.append(f"{key} {median(bench.peak(key, t)):.4g} {unit}{instruction}")

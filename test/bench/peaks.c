@@ -21,6 +21,8 @@
 #include <time.h>
 #if defined(__x86_64__)
 #include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 #elif defined(__aarch64__)
 #include <sys/auxv.h>
 #endif
@@ -89,6 +91,54 @@ PEAK_LOOP(maddubs_256, "ymm",
           "vpmaddwd %%ymm14, %%ymm15, %%ymm15\n"
           "vpaddd %%ymm15, %%ymm\\r, %%ymm\\r\n")
 
+/* Palette 1: eight tiles of 16 rows of 64 bytes. */
+typedef struct tile_config
+{
+	uint8_t palette, start, reserved[14];
+	uint16_t row_bytes[16];
+	uint8_t rows[16];
+} tile_config;
+
+#define AMX_PRODUCTS 4
+
+/* Four tiles of sums; all tiles are zero, which is as much work as other numbers. */
+static void
+amx_tiles(uint64_t loops, const void *operands)
+{
+	tile_config config = {.palette = 1};
+
+	(void) operands;
+	for (int i = 0; i < 8; i++)
+	{
+		config.row_bytes[i] = 64;
+		config.rows[i] = 16;
+	}
+	__asm__ volatile("ldtilecfg %1\n"
+	                 ".irp r,0,1,2,3,4,5,6,7\n"
+	                 "tilezero %%tmm\\r\n"
+	                 ".endr\n"
+	                 "1:\n"
+	                 ".irp r,0,1,2,3\n"
+	                 "tdpbusd %%tmm6, %%tmm4, %%tmm\\r\n"
+	                 ".endr\n"
+	                 "dec %0\n"
+	                 "jnz 1b\n"
+	                 "tilerelease\n"
+	                 : "+r"(loops)
+	                 : "m"(config)
+	                 : "memory", "cc");
+}
+
+/* The processor has them, and the system lets this process use them. */
+static bool
+has_amx(void)
+{
+	unsigned a, b, c, d = 0;
+
+	return __get_cpuid_count(7, 0, &a, &b, &c, &d) && d >> 24 & d >> 25 & 1 &&
+	       syscall(SYS_arch_prctl, 0x1023 /* ARCH_REQ_XCOMP_PERM */, 18) == 0;
+}
+
 static bool
 has_avx512(void)
 {
@@ -131,6 +181,7 @@ static const peak peaks[] = {
     {"int8", "vpdpbusd ymm", vnni_256, has_vnni_256, 64 * ACCUMULATORS},
     {"int8", "vpmaddubsw zmm", maddubs_512, has_avx512, 128 * ACCUMULATORS},
     {"int8", "vpmaddubsw ymm", maddubs_256, has_avx2, 64 * ACCUMULATORS},
+    {"int8_amx", "tdpbusd", amx_tiles, has_amx, 2.0 * 16 * 16 * 64 * AMX_PRODUCTS},
 };
 
 #define READ_LOOP(function, reg, step, loads)                                                      \
