@@ -55,7 +55,10 @@ q3_request_create(uint64_t id, char *frame, const char *payload, size_t length,
 	r->arrived_ns = q3_now_ns();
 	q3_job_init(&r->job);
 	r->job.owner = r;
-	r->job.role = client->role;
+	/* A SECURITY DEFINER function asks for its owner, over the connection of its caller. */
+	if (r->msg.role != 0)
+		r->client.role = r->msg.role;
+	r->job.role = r->client.role;
 	r->job.weight = r->msg.priority > 0 ? (int32_t) r->msg.priority : Q3P_DEFAULT_PRIORITY;
 	r->mode = r->msg.mode == Q3P_EFFICIENT ? Q3_EFFICIENT : Q3_PRECISE;
 	r->reason = r->msg.mode == Q3P_AUTO ? "auto: no measured evidence for a cheaper mode"

@@ -386,16 +386,33 @@ add_prompts(q3_scheduler *s, lanes *l, int32_t budget)
 			add_prompt(s, &l->lane[i]);
 }
 
-/* Parts of one mode stand together, so that they are multiplied together. */
+static int
+compare_parts(const void *a, const void *b)
+{
+	const q3_part *x = *(q3_part *const *) a, *y = *(q3_part *const *) b;
+	int32_t gx = q3_seq_first_block(x->item.seq), gy = q3_seq_first_block(y->item.seq);
+
+	if (x->item.mode != y->item.mode)
+		return x->item.mode < y->item.mode ? -1 : 1;
+	if (gx != gy)
+		return gx < gy ? -1 : 1;
+	return (x > y) - (x < y);
+}
+
+/*
+ * Parts of one mode stand together, so that they are multiplied together; among them those that
+ * begin alike, so that they attend together.
+ */
 static void
 put_in_order(q3_scheduler *s)
 {
-	int32_t n = 0;
+	q3_part *order[Q3_MAX_ITEMS];
 
-	for (int mode = Q3_PRECISE; mode <= Q3_EFFICIENT; mode++)
-		for (int32_t i = 0; i < s->n_items; i++)
-			if (s->parts[i].item.mode == (q3_mode) mode)
-				s->items[n++] = s->parts[i].item;
+	for (int32_t i = 0; i < s->n_items; i++)
+		order[i] = &s->parts[i];
+	qsort(order, (size_t) s->n_items, sizeof(order[0]), compare_parts);
+	for (int32_t i = 0; i < s->n_items; i++)
+		s->items[i] = order[i]->item;
 }
 
 void

@@ -9,6 +9,7 @@
 #include <math.h>
 
 #include "catalog/pg_type.h"
+#include "miscadmin.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 
@@ -149,6 +150,7 @@ qwen3dm_routing_options(FunctionCallInfo fcinfo, int first, q3p_kind kind, Qwen3
 	options->request.kind = kind;
 	options->request.mode = mode_option(mode);
 	options->request.priority = qwen3dm_priority;
+	options->request.role = GetUserId();
 	options->mode_setting = (mode == NULL || strcmp(mode, "auto") == 0) && qwen3dm_mode != Q3P_AUTO;
 	options->null_on_error = on_error_option(text_argument(fcinfo, first + ARG_ON_ERROR));
 	if (task != NULL)

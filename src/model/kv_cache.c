@@ -124,6 +124,12 @@ q3_seq_length(const q3_seq *seq)
 	return seq->length;
 }
 
+int32_t
+q3_seq_first_block(const q3_seq *seq)
+{
+	return seq->n_blocks > 0 ? seq->blocks[0] : -1;
+}
+
 bool
 q3_seq_reserve(q3_seq *seq, int32_t n_tokens)
 {

@@ -138,6 +138,11 @@ extern q3_seq *q3_seq_create(q3_runtime *rt); /* empty; NULL when out of memory 
 extern void q3_seq_free(q3_seq *seq);         /* its blocks return to the pool; NULL is fine */
 extern int32_t q3_seq_length(const q3_seq *seq);
 /*
+ * Number of the sequence's first block, the same for all that begin alike; -1: it has none.
+ * Neighbours in a batch that have the same blocks attend to those together.
+ */
+extern int32_t q3_seq_first_block(const q3_seq *seq);
+/*
  * Reserves blocks so that the sequence can grow to n_tokens. False, with nothing changed, when the
  * pool has too few free blocks. q3_forward() itself never allocates blocks: reserve first.
  */

@@ -380,6 +380,7 @@ q3p_request_encode(uint64_t id, const q3p_request *m, const q3p_bytes *stops,
 	put_list(&w, stops, m->n_stops);
 	put_tokens(&w, m->tokens, m->n_tokens);
 	put_u32(&w, m->priority);
+	put_u32(&w, m->role);
 	put_list(&w, labels, m->n_labels);
 	return writer_finish(&w, Q3P_REQUEST, id);
 }
@@ -407,6 +408,7 @@ q3p_request_decode(const void *payload, size_t n, q3p_request *m)
 	m->stops = get_list(&r, &m->n_stops);
 	m->tokens = get_tokens(&r, &m->n_tokens);
 	m->priority = get_enum(&r, 0, Q3P_MAX_PRIORITY);
+	m->role = get_u32(&r);
 	m->labels = get_list(&r, &m->n_labels);
 	return reader_finish(&r);
 }

@@ -114,6 +114,7 @@ typedef struct q3p_request
 	uint32_t n_tokens;           /* DETOKENIZE */
 	const unsigned char *tokens; /* n_tokens int32, unaligned: memcpy out */
 	uint32_t priority;           /* of the role; more computes sooner. At most Q3P_MAX_PRIORITY */
+	uint32_t role;               /* oid of who asks; 0: the role of HELLO */
 	uint32_t n_labels;           /* CLASSIFY */
 	q3p_bytes labels;            /* packed, and ignored by the encoder, as stops is */
 } q3p_request;

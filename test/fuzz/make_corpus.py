@@ -84,7 +84,7 @@ def strings(items):
 
 def request(kind, stops, ids=(), labels=()):
     return (struct.pack("=IIIiddiQ", kind, 2, 15, 64, 0.7, 0.8, 20, 42) + field(b"prompt") + field(None)
-            + strings(stops) + tokens(*ids) + struct.pack("=I", 100) + strings(labels))
+            + strings(stops) + tokens(*ids) + struct.pack("=II", 100, 10) + strings(labels))
 
 
 def protocol_inputs():

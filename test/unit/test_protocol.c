@@ -253,6 +253,7 @@ test_request(void **state)
 	                 .n_tokens = 3,
 	                 .tokens = (const unsigned char *) tokens,
 	                 .priority = Q3P_MAX_PRIORITY,
+	                 .role = 16384,
 	                 .n_labels = 2};
 	q3p_request got;
 	q3p_bytes item;
@@ -281,6 +282,7 @@ test_request(void **state)
 	assert_int_equal(got.n_tokens, 3);
 	assert_memory_equal(got.tokens, tokens, sizeof(tokens));
 	assert_int_equal(got.priority, Q3P_MAX_PRIORITY);
+	assert_int_equal(got.role, 16384);
 	assert_int_equal(got.n_labels, 2);
 	for (int i = 0; i < 2; i++)
 	{
@@ -611,9 +613,9 @@ static void
 test_lies(void **state)
 {
 	/* kind, mode, flags, max_tokens, temperature, top_p, top_k, seed; prompt, system, stops,
-	 * tokens, priority, labels */
+	 * tokens, priority, role, labels */
 	const size_t prompt = 4 * 4 + 8 + 8 + 4 + 8, system = prompt + 4 + 1, stops = system + 4,
-	             tokens = stops + 8 + 4 + 2, priority = tokens + 4, labels = priority + 4;
+	             tokens = stops + 8 + 4 + 2, priority = tokens + 4, labels = priority + 8;
 
 	(void) state;
 	assert_lie(0, 0);

@@ -239,6 +239,26 @@ test_classify(void **state)
 	client_close(&c);
 }
 
+/* What one role asked is cached for that role only, whoever's connection it came over. */
+static void
+test_prefixes_of_roles(void **state)
+{
+	client c;
+	frame f;
+	q3p_request m = classify("the meter is wrong");
+
+	(void) state;
+	client_open(&c, &shared);
+	for (uint64_t id = 1; id <= 4; id++)
+	{
+		m.role = id % 2 == 0 ? 20001 : 20002;
+		client_request_labels(&c, id, &m, NULL, departments);
+		assert_int_equal(client_result(&c, &f).cached_tokens > 0, id > 2);
+		free(f.payload);
+	}
+	client_close(&c);
+}
+
 static void
 test_bad_labels(void **state)
 {
@@ -924,6 +944,7 @@ main(void)
 	    cmocka_unit_test(test_text_kinds),
 	    cmocka_unit_test(test_bad_requests),
 	    cmocka_unit_test(test_classify),
+	    cmocka_unit_test(test_prefixes_of_roles),
 	    cmocka_unit_test(test_bad_labels),
 	    cmocka_unit_test(test_pins_and_counters),
 	    cmocka_unit_test(test_pipelined_answers_equal_single_ones),
