@@ -193,15 +193,17 @@ leader_slot(next_block *leaders, const next_block *b)
 	return &leaders[i];
 }
 
+typedef int32_t (*attach_fn)(q3_seq *seq, q3_prefix_key key, const int32_t *tokens, int32_t n);
+
 /* Takes what the prefix cache has by now. */
 static void
-attach_more(q3_scheduler *s, q3_job *job)
+attach_more(q3_scheduler *s, q3_job *job, attach_fn attach)
 {
 	int32_t n;
 
 	if (job->kind == Q3_JOB_LOGPROB)
 		return;
-	n = q3_seq_attach(job->seq, q3_prefix_key_of(job), job->prompt.ids, (int32_t) job->prompt.n);
+	n = attach(job->seq, q3_prefix_key_of(job), job->prompt.ids, (int32_t) job->prompt.n);
 	if (n == 0)
 		return;
 	atomic_fetch_add(&job->prompt_done, n);
@@ -220,7 +222,7 @@ collect_lanes(q3_scheduler *s, lanes *l)
 	for (int32_t i = 0; i < s->n_running; i++)
 		if (q3_prompt_left(s->running[i]) > 0)
 		{
-			attach_more(s, s->running[i]);
+			attach_more(s, s->running[i], q3_seq_attach);
 			/* Whoever is in the middle of a block goes on with it. */
 			if (atomic_load(&s->running[i]->prompt_done) % Q3_KV_BLOCK != 0 &&
 			    next_block_of(s->running[i], &b))
@@ -356,14 +358,20 @@ share_within_role(lanes *l, const q3_role *r)
  * --------------------------------------------------------------------------------------------- */
 
 static void
-add_prompt(q3_scheduler *s, const lane *at)
+add_prompt(q3_scheduler *s, lane *at)
 {
 	q3_job *job = at->job;
-	const int32_t *tokens = job->prompt.ids + atomic_load(&job->prompt_done);
-	bool last = at->grant == at->left;
 	q3_want want = Q3_WANT_NOTHING;
+	const int32_t *tokens;
 	q3_part *part;
+	bool last;
 
+	/* Only now, for those that nobody is to wait for: copying takes time, too. */
+	attach_more(s, job, q3_seq_attach_part);
+	at->left = q3_prompt_left(job);
+	at->grant = at->grant < at->left ? at->grant : at->left;
+	last = at->grant == at->left;
+	tokens = job->prompt.ids + atomic_load(&job->prompt_done);
 	if (job->kind == Q3_JOB_LOGPROB)
 		want = Q3_WANT_ALL;
 	else if (last && job->kind == Q3_JOB_GENERATE)

@@ -79,12 +79,23 @@ end_probes(q3_job *job)
 	job->n_probes = 0;
 }
 
+/* What other prompts may begin with stays in the prefix cache, up to the prompt's last token. */
+static void
+keep_prompt(q3_job *job)
+{
+	if (job->seq != NULL && q3_prompt_left(job) == 0 &&
+	    (job->kind == Q3_JOB_GENERATE || job->kind == Q3_JOB_CLASSIFY))
+		q3_seq_publish_part(job->seq, q3_prefix_key_of(job), job->prompt.ids,
+		                    (int32_t) job->prompt.n);
+}
+
 void
 q3_schedule_finish(q3_scheduler *s, q3_job *job)
 {
 	q3_job *followers = job->followers, *next;
 
 	end_probes(job);
+	keep_prompt(job);
 	q3_seq_free(job->seq);
 	job->seq = NULL;
 	atomic_store(&job->kv_tokens, 0);

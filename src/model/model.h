@@ -180,6 +180,14 @@ extern int32_t q3_seq_attach(q3_seq *seq, q3_prefix_key key, const int32_t *toke
  * block that is known already takes the place of the sequence's own.
  */
 extern void q3_seq_publish(q3_seq *seq, q3_prefix_key key, const int32_t *tokens, int32_t n);
+/*
+ * The same for the tokens behind the last full block. attach_part() copies what it finds into the
+ * sequence's own block, for which there must be room; it looks at one block only, the last one that
+ * was made known behind the same beginning. publish_part() keeps the block of a prompt's last
+ * tokens; the sequence must not grow any more.
+ */
+extern int32_t q3_seq_attach_part(q3_seq *seq, q3_prefix_key key, const int32_t *tokens, int32_t n);
+extern void q3_seq_publish_part(q3_seq *seq, q3_prefix_key key, const int32_t *tokens, int32_t n);
 /* Keeps the full blocks of the first n tokens, published in Q3_DOMAIN_SHARED, until unpinning. */
 extern void q3_seq_pin(q3_seq *seq, int32_t n);
 /*

@@ -16,6 +16,8 @@ typedef struct node
 	uint64_t serial; /* 0: the block is no node */
 	uint64_t parent; /* its serial; 0: begins a prompt */
 	int32_t parent_block;
+	int32_t child; /* the last one that was made; -1: none */
+	int32_t n;     /* tokens; with less than a whole block of them it is in no bucket */
 	q3_prefix_key key;
 	bool pinned, idle, doomed;
 	int32_t next;         /* in the bucket; -1: last */
@@ -29,10 +31,14 @@ struct q3_prefixes
 	node *nodes;      /* [n_blocks] */
 	int32_t *buckets; /* [n_buckets]: first of each, or -1 */
 	uint32_t n_buckets;
+	int32_t first[2];       /* last one made of those that begin prompts, by mode; -1: none */
 	int32_t oldest, newest; /* idle */
 	int32_t n_nodes, n_idle, n_pinned;
 	uint64_t last_serial, evictions;
 };
+
+/* Fewer tokens than this are sooner computed than copied. */
+#define MIN_PART 4
 
 /* What a block is looked up under. */
 typedef struct lookup
@@ -55,7 +61,7 @@ q3_prefixes_create(int32_t n_blocks)
 		p->n_buckets *= 2;
 	p->nodes = calloc((size_t) n_blocks, sizeof(*p->nodes));
 	p->buckets = malloc(p->n_buckets * sizeof(*p->buckets));
-	p->oldest = p->newest = -1;
+	p->oldest = p->newest = p->first[0] = p->first[1] = -1;
 	if (p->nodes == NULL || p->buckets == NULL)
 	{
 		q3_prefixes_free(p);
@@ -170,24 +176,52 @@ find(q3_prefixes *p, q3_prefix_key key, uint64_t parent, const int32_t *tokens)
 	return block >= 0 || key.domain == Q3_DOMAIN_SHARED ? block : find_in(p, &l);
 }
 
-/* Makes the block, which has no other holder than a sequence, a node. */
+/* Where the last child of a node (-1: of none) is noted. */
+static int32_t *
+child_slot(q3_prefixes *p, q3_prefix_key key, int32_t parent)
+{
+	return parent >= 0 ? &p->nodes[parent].child : &p->first[key.mode];
+}
+
+/* That child if it is still there, else -1. */
+static int32_t
+last_child(q3_prefixes *p, q3_prefix_key key, int32_t parent)
+{
+	int32_t block = *child_slot(p, key, parent);
+
+	if (block < 0 || p->nodes[block].serial == 0 || p->nodes[block].key.mode != key.mode ||
+	    p->nodes[block].parent != (parent >= 0 ? p->nodes[parent].serial : 0))
+		return -1;
+	return block;
+}
+
+/* Makes the block, of n tokens, which has no other holder than a sequence, a node. */
 static void
-insert(q3_kv_pool *pool, q3_prefix_key key, int32_t parent, const int32_t *tokens, int32_t block)
+insert(q3_kv_pool *pool, q3_prefix_key key, int32_t parent, const int32_t *tokens, int32_t n,
+       int32_t block)
 {
 	q3_prefixes *p = pool->prefixes;
-	node *n = &p->nodes[block];
+	node *at = &p->nodes[block];
 	lookup l = {parent >= 0 ? p->nodes[parent].serial : 0, key, tokens};
-	int32_t *bucket = bucket_of(p, &l);
 
-	*n = (node){.serial = ++p->last_serial,
-	            .parent = l.parent,
-	            .parent_block = parent,
-	            .key = key,
-	            .next = *bucket,
-	            .older = -1,
-	            .newer = -1};
-	memcpy(n->tokens, tokens, sizeof(n->tokens));
-	*bucket = block;
+	*at = (node){.serial = ++p->last_serial,
+	             .parent = l.parent,
+	             .parent_block = parent,
+	             .child = -1,
+	             .n = n,
+	             .key = key,
+	             .next = -1,
+	             .older = -1,
+	             .newer = -1};
+	memcpy(at->tokens, tokens, (size_t) n * sizeof(at->tokens[0]));
+	if (n == Q3_KV_BLOCK)
+	{
+		int32_t *bucket = bucket_of(p, &l);
+
+		at->next = *bucket;
+		*bucket = block;
+	}
+	*child_slot(p, key, parent) = block;
 	p->n_nodes++;
 	q3_kv_hold(pool, block);
 }
@@ -198,12 +232,16 @@ forget(q3_kv_pool *pool, int32_t block)
 {
 	q3_prefixes *p = pool->prefixes;
 	node *n = &p->nodes[block];
-	lookup l = {n->parent, n->key, n->tokens};
-	int32_t *link = bucket_of(p, &l);
 
-	while (*link != block)
-		link = &p->nodes[*link].next;
-	*link = n->next;
+	if (n->n == Q3_KV_BLOCK)
+	{
+		lookup l = {n->parent, n->key, n->tokens};
+		int32_t *link = bucket_of(p, &l);
+
+		while (*link != block)
+			link = &p->nodes[*link].next;
+		*link = n->next;
+	}
 	q3_prefixes_used(p, block);
 	n->serial = 0;
 	p->n_nodes--;
@@ -278,7 +316,7 @@ q3_seq_publish(q3_seq *seq, q3_prefix_key key, const int32_t *tokens, int32_t n)
 		{
 			known = find(p, key, parent >= 0 ? p->nodes[parent].serial : 0, here);
 			if (known < 0)
-				insert(pool, key, parent, here, block);
+				insert(pool, key, parent, here, Q3_KV_BLOCK, block);
 			else
 			{
 				q3_kv_hold(pool, known);
@@ -288,6 +326,64 @@ q3_seq_publish(q3_seq *seq, q3_prefix_key key, const int32_t *tokens, int32_t n)
 		}
 		parent = block;
 	}
+}
+
+/* ---- Less than a block ---- */
+
+static int32_t
+common_tokens(const int32_t *a, const int32_t *b, int32_t most)
+{
+	int32_t n = 0;
+
+	while (n < most && a[n] == b[n])
+		n++;
+	return n;
+}
+
+int32_t
+q3_seq_attach_part(q3_seq *seq, q3_prefix_key key, const int32_t *tokens, int32_t n)
+{
+	q3_kv_pool *pool = seq->pool;
+	q3_prefixes *p = pool->prefixes;
+	int32_t i = seq->length / Q3_KV_BLOCK, parent = i > 0 ? seq->blocks[i - 1] : -1, from;
+	const node *donor;
+
+	if (p == NULL || seq->length % Q3_KV_BLOCK != 0 || i >= seq->n_blocks ||
+	    pool->holders[seq->blocks[i]] != 1 || (parent >= 0 && p->nodes[parent].serial == 0))
+		return 0;
+	from = last_child(p, key, parent);
+	if (from < 0)
+		return 0;
+	donor = &p->nodes[from];
+	if (donor->key.domain != Q3_DOMAIN_SHARED && donor->key.domain != key.domain)
+		return 0;
+	n -= seq->length + 1;
+	n = common_tokens(donor->tokens, tokens + seq->length, n < donor->n ? n : donor->n);
+	if (n < MIN_PART)
+		return 0;
+	memcpy(pool->base + (size_t) seq->blocks[i] * pool->block_bytes,
+	       pool->base + (size_t) from * pool->block_bytes, pool->block_bytes);
+	seq->length += n;
+	return n;
+}
+
+void
+q3_seq_publish_part(q3_seq *seq, q3_prefix_key key, const int32_t *tokens, int32_t n)
+{
+	q3_kv_pool *pool = seq->pool;
+	q3_prefixes *p = pool->prefixes;
+	int32_t i = n / Q3_KV_BLOCK, parent = i > 0 ? seq->blocks[i - 1] : -1, before;
+
+	if (p == NULL || n % Q3_KV_BLOCK < MIN_PART || seq->length < n ||
+	    p->nodes[seq->blocks[i]].serial != 0 || (parent >= 0 && p->nodes[parent].serial == 0))
+		return;
+	before = last_child(p, key, parent);
+	/* One is enough; a whole block serves as well. */
+	if (before >= 0 && (p->nodes[before].n == Q3_KV_BLOCK || !p->nodes[before].idle))
+		return;
+	if (before >= 0)
+		forget(pool, before);
+	insert(pool, key, parent, tokens + (size_t) i * Q3_KV_BLOCK, n % Q3_KV_BLOCK, seq->blocks[i]);
 }
 
 /* ---- Pins ---- */

@@ -5,7 +5,9 @@
  * domain that may find it, and the mode that computed it. Tokens are compared, not only hashed. The
  * cache holds each of its blocks once and a pinned one twice; one that nobody else holds is idle,
  * and can be evicted. Who holds a node holds its ancestors too, so that the ends of prefixes become
- * idle, and go, first. For kv_cache.c, runtime.c and prefix_cache.c; one thread at a time.
+ * idle, and go, first. A node may have one child of less than a block, the end of a prompt, from
+ * which the tokens that another prompt has in common with it are copied. For kv_cache.c, runtime.c
+ * and prefix_cache.c; one thread at a time.
  */
 #ifndef Q3_PREFIX_CACHE_H
 #define Q3_PREFIX_CACHE_H

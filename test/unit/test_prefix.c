@@ -197,6 +197,9 @@ test_wanted_tokens_have_the_same_bits(void **state)
  * The cache
  * --------------------------------------------------------------------------------------------- */
 
+/* run_prompt() takes parts of blocks, too. */
+static bool with_parts;
+
 /* Attaches what there is, computes the rest, publishes: as the scheduler does. */
 static q3_seq *
 run_prompt(q3_runtime *rt, q3_prefix_key key, const int32_t *tokens, int32_t n, int32_t *cached,
@@ -212,6 +215,9 @@ run_prompt(q3_runtime *rt, q3_prefix_key key, const int32_t *tokens, int32_t n, 
 		q3_seq_free(seq);
 		return NULL;
 	}
+	if (with_parts)
+		*cached += q3_seq_attach_part(seq, key, tokens, n);
+	assert_int_equal(q3_seq_length(seq), *cached);
 	feed(rt, seq, tokens + *cached, n - *cached, key.mode, logits);
 	q3_seq_publish(seq, key, tokens, n);
 	return seq;
@@ -248,6 +254,64 @@ test_who_finds_what(void **state)
 	tokens[40]++;
 	assert_int_equal(cached_of(rt, ann, tokens, 100), 32);
 	assert_int_equal(info_of(rt).prefix_blocks, 3 + 3 + 3 + 2);
+	assert_int_equal(info_of(rt).kv_blocks_free, info_of(rt).kv_blocks);
+	q3_runtime_free(rt);
+	q3_model_free(m);
+}
+
+/* The tokens behind the last full block that two prompts have in common are copied. */
+static void
+check_part(q3_runtime *rt, q3_prefix_key key, const int32_t *stem, int32_t n, int32_t expected_part)
+{
+	static float logits[VOCAB], expected[VOCAB];
+	int32_t tokens[128], cached;
+	q3_seq *seq;
+
+	random_tokens(tokens, 128);
+	memcpy(tokens, stem, (size_t) n * sizeof(tokens[0]));
+	tokens[n] = (stem[n] + 1) % VOCAB;
+	seq = run_prompt(rt, key, tokens, 120, &cached, logits);
+	assert_int_equal(cached, expected_part);
+	alone(rt, tokens, 120, key.mode, expected);
+	assert_memory_equal(logits, expected, sizeof(logits));
+	q3_seq_publish_part(seq, key, tokens, 120);
+	q3_seq_free(seq);
+}
+
+static void
+test_parts_of_blocks(void **state)
+{
+	static float logits[VOCAB];
+	model_spec spec = {.vocab = VOCAB};
+	q3_model *m = load(&spec, true);
+	q3_runtime *rt = runtime(m, 64);
+	const q3_prefix_key ann = {10, Q3_EFFICIENT}, bob = {11, Q3_EFFICIENT}, slow = {10, Q3_PRECISE};
+	int32_t stem[128], cached, blocks;
+	q3_seq *seq;
+
+	(void) state;
+	with_parts = true;
+	random_tokens(stem, 128);
+	seq = run_prompt(rt, ann, stem, 120, &cached, logits);
+	assert_int_equal(cached, 0);
+	q3_seq_publish_part(seq, ann, stem, 99); /* three tokens are not worth it */
+	assert_int_equal(info_of(rt).prefix_blocks, 3);
+	q3_seq_publish_part(seq, ann, stem, 120);
+	assert_int_equal(info_of(rt).prefix_blocks, 4);
+	q3_seq_free(seq);
+	check_part(rt, ann, stem, 110, 110);
+	assert_int_equal(info_of(rt).prefix_blocks, 4); /* in the place of the one before */
+	check_part(rt, ann, stem, 99, 96);
+	check_part(rt, bob, stem, 110, 0);
+	check_part(rt, slow, stem, 110, 0);
+	blocks = info_of(rt).prefix_blocks;
+	check_part(rt, ann, stem, 40, 40); /* from a full block */
+	assert_int_equal(info_of(rt).prefix_blocks, blocks + 2 + 1);
+	/* The part that was kept last has three tokens of this one. */
+	seq = run_prompt(rt, ann, stem, 120, &cached, logits);
+	assert_int_equal(cached, 96);
+	q3_seq_free(seq);
+	with_parts = false;
 	assert_int_equal(info_of(rt).kv_blocks_free, info_of(rt).kv_blocks);
 	q3_runtime_free(rt);
 	q3_model_free(m);
@@ -510,8 +574,8 @@ enum
 typedef struct live
 {
 	q3_seq *seq;
-	int32_t tokens[256], n;
-	q3_mode mode;
+	int32_t tokens[256], n, n_prompt;
+	q3_prefix_key key;
 } live;
 
 /* A prompt that begins like others. */
@@ -523,7 +587,9 @@ random_prompt(live *l, int32_t stems[STEMS][128])
 	l->n = stem + 1 + random_below(60);
 	memcpy(l->tokens, stems[random_below(STEMS)], (size_t) stem * sizeof(int32_t));
 	random_tokens(l->tokens + stem, l->n - stem);
-	l->mode = random_below(2) ? Q3_EFFICIENT : Q3_PRECISE;
+	l->n_prompt = l->n;
+	l->key.mode = random_below(2) ? Q3_EFFICIENT : Q3_PRECISE;
+	l->key.domain = random_below(10) == 0 ? Q3_DOMAIN_SHARED : (uint32_t) (10 + random_below(2));
 }
 
 /*
@@ -539,15 +605,15 @@ test_random_sequences_under_pressure(void **state)
 	model_spec spec = {.vocab = VOCAB};
 	q3_model *m = load(&spec, true);
 	q3_runtime *rt = runtime(m, 22), *reference = runtime(m, 16);
-	int64_t hits = 0;
+	int64_t hits = 0, parts = 0;
 
 	(void) state;
+	with_parts = true;
 	for (int i = 0; i < STEMS; i++)
 		random_tokens(stems[i], 128);
 	for (int round = 0; round < 250; round++)
 	{
 		live *l = &lives[random_below(LIVE)];
-		q3_prefix_key key = {(uint32_t) (10 + random_below(2)), Q3_PRECISE};
 		int32_t cached;
 
 		if (round % 50 == 49)
@@ -557,25 +623,28 @@ test_random_sequences_under_pressure(void **state)
 			random_tokens(l->tokens + l->n, 1);
 			if (!q3_seq_reserve(l->seq, l->n + 1))
 				continue;
-			feed(rt, l->seq, l->tokens + l->n++, 1, l->mode, logits);
-			alone(reference, l->tokens, l->n, l->mode, expected);
+			feed(rt, l->seq, l->tokens + l->n++, 1, l->key.mode, logits);
+			alone(reference, l->tokens, l->n, l->key.mode, expected);
 			assert_memory_equal(logits, expected, sizeof(logits));
 			continue;
 		}
+		if (l->seq != NULL)
+			q3_seq_publish_part(l->seq, l->key, l->tokens, l->n_prompt);
 		q3_seq_free(l->seq);
 		random_prompt(l, stems);
-		key.mode = l->mode;
-		key.domain = random_below(10) == 0 ? Q3_DOMAIN_SHARED : key.domain;
-		l->seq = run_prompt(rt, key, l->tokens, l->n, &cached, logits);
+		l->seq = run_prompt(rt, l->key, l->tokens, l->n, &cached, logits);
 		if (l->seq == NULL)
 			continue;
-		if (key.domain == Q3_DOMAIN_SHARED && info_of(rt).pinned_blocks < 4)
+		if (l->key.domain == Q3_DOMAIN_SHARED && info_of(rt).pinned_blocks < 4)
 			q3_seq_pin(l->seq, 32);
 		hits += cached;
-		alone(reference, l->tokens, l->n, l->mode, expected);
+		parts += cached % Q3_KV_BLOCK != 0;
+		alone(reference, l->tokens, l->n, l->key.mode, expected);
 		assert_memory_equal(logits, expected, sizeof(logits));
 	}
+	with_parts = false;
 	assert_true(hits > 1000);
+	assert_true(parts > 10);
 	assert_true(info_of(rt).evictions > 50);
 	for (int i = 0; i < LIVE; i++)
 		q3_seq_free(lives[i].seq);
@@ -626,6 +695,7 @@ main(void)
 	    cmocka_unit_test(test_wanted_tokens_have_the_same_bits),
 	    cmocka_unit_test(test_bad_wanted_lists),
 	    cmocka_unit_test(test_who_finds_what),
+	    cmocka_unit_test(test_parts_of_blocks),
 	    cmocka_unit_test(test_no_false_friends),
 	    cmocka_unit_test(test_pins_are_for_all_until_unpinned),
 	    cmocka_unit_test(test_cache_switched_off),
