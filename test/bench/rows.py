@@ -7,7 +7,7 @@ run.sh starts the two throw-away clusters that it needs: one with the library an
 without either. Environment, besides BENCH_ROUNDS (3 here) and QWEN3DM_BENCH_PYTHON (see bench.py):
     BENCH_ROWS=N                 rows of one SELECT (1,000); other cells take a part of it
     BENCH_ROWS_QUICK=1           200 rows, one round: to see that everything runs
-    BENCH_ONLY="TEXT TEXT"       only cells whose name has one of these in it ("select", "server", "planning")
+    BENCH_ONLY="TEXT, TEXT"      only cells whose name has one of these in it ("random select, server, planning")
     QWEN3DM_BENCH_LLAMA_SERVER   llama.cpp's llama-server (NOTES.md says how to get one)
 
 A round runs every cell once, ours and llama.cpp's in turn; what counts is the ratio within a round, and the median over
@@ -21,6 +21,7 @@ import json
 import math
 import os
 import random
+import signal
 import sys
 import time
 
@@ -32,16 +33,16 @@ from cluster import Cluster, Load, quote  # noqa: E402
 from llama_server import LlamaServer  # noqa: E402
 
 ROWS = int(os.environ.get("BENCH_ROWS") or (200 if QUICK else 1000))
-ONLY = os.environ.get("BENCH_ONLY", "").split()
+ONLY = [part.strip() for part in os.environ.get("BENCH_ONLY", "").split(",") if part.strip()]
 SERVER = os.environ.get("QWEN3DM_BENCH_LLAMA_SERVER")
 SIZE, DTYPE, THREADS = "0.6B", "Q8_0", 2
 SERVER_ROWS = max(20, ROWS // 5)     # for each number of connections: how many does not change its rate
 OFF_ROWS = max(20, ROWS // 4)        # without batching
 INFER_ON, INFER_OFF, WRITTEN = max(32, ROWS // 8), max(4, ROWS // 64), 32  # with, without; tokens for each
-TOGETHER, LONG = 32, 200             # rows and tokens of what is compared with llama.cpp's batched decode
+TOGETHER, LONG = 32, 50 if QUICK else 200  # rows and tokens of what is compared with llama.cpp's batched decode
 OLTP_SECONDS, OLTP_CLIENTS, OLTP_SCALE = (5 if QUICK else 15), 4, 10
 CONNECTIONS = (8, 64)
-PER_ROW = ("prompt_tokens", "cached_tokens", "output_tokens", "deduplicated")
+PER_ROW = ("requests", "prompt_tokens", "cached_tokens", "output_tokens", "deduplicated")
 UNRELATED = {  # what planning must not become slower for
     "one row": "SELECT abalance FROM pgbench_accounts WHERE aid = 42",
     "join": "SELECT b.bid, count(*), sum(t.tbalance) FROM pgbench_branches b JOIN pgbench_tellers t USING (bid) "
@@ -49,15 +50,19 @@ UNRELATED = {  # what planning must not become slower for
     "function": "SELECT upper(left(filler, 10)), length(filler) FROM pgbench_accounts WHERE lower(filler) LIKE 'a%'",
 }
 FUNCTIONS = """
-CREATE OR REPLACE FUNCTION planning_us(query text, n int) RETURNS float8 LANGUAGE plpgsql AS $$
-DECLARE started timestamptz;
+CREATE FUNCTION planning_us(query text, n int) RETURNS float8 LANGUAGE plpgsql AS $$
+DECLARE started timestamptz; took float8[];
 BEGIN
-	FOR i IN 1..50 LOOP EXECUTE 'EXPLAIN ' || query; END LOOP;
-	started := clock_timestamp();
-	FOR i IN 1..n LOOP EXECUTE 'EXPLAIN ' || query; END LOOP;
-	RETURN extract(epoch FROM clock_timestamp() - started) * 1e6 / n;
+	FOR i IN 1..n LOOP
+		started := clock_timestamp();
+		EXECUTE 'EXPLAIN ' || query;
+		took := took || extract(epoch FROM clock_timestamp() - started)::float8;
+	END LOOP;
+	-- The clock tells microseconds: a mean tells less than one, and this one leaves out what came between.
+	RETURN avg(x) * 1e6 FROM (SELECT x, ntile(10) OVER (ORDER BY x) AS tenth FROM unnest(took) AS x) AS t
+		WHERE tenth BETWEEN 2 AND 6;
 END $$;
-CREATE OR REPLACE FUNCTION added_ms(n int) RETURNS float8 LANGUAGE plpgsql AS $$
+CREATE FUNCTION added_ms(n int) RETURNS float8 LANGUAGE plpgsql AS $$
 DECLARE started timestamptz; engine float8; added float8[];
 BEGIN
 	FOR i IN 1..n LOOP
@@ -146,7 +151,7 @@ class Rows(bench.Bench):
         self.cluster.fill(texts)
         before = self.cluster.settled_counters()
         self.cluster.sql(f"SELECT {classify('body')} FROM r")
-        grown = self.cluster.grown(before, len(texts))
+        grown = self.cluster.grown(before)
         if model == "random" and grown["prompt_tokens"] != sum(map(len, self.tokens(texts))):
             raise RuntimeError("llama.cpp's server would not be asked what the engine is: see chat()")
 
@@ -156,7 +161,7 @@ class Rows(bench.Bench):
         self.cluster.fill(texts)
         before = self.cluster.settled_counters()
         seconds = self.cluster.timed(f"SELECT id, {call} FROM r", len(texts), *settings)
-        grown = self.cluster.grown(before, len(texts))
+        grown = self.cluster.grown(before)
         found = {f"{name} per row": grown[name] / len(texts) for name in PER_ROW}
         return {"rows/s": len(texts) / seconds, "written/s": grown["output_tokens"] / seconds, **found,
                 "engine MiB": self.cluster.engine_mb()}
@@ -188,7 +193,7 @@ class Rows(bench.Bench):
             command += ["--label", label]
         found = json.loads(bench.run(command))
         return {"rows/s": found["rows_per_second"],
-                **{f"{name} per row": found[name] / ROWS for name in PER_ROW}}
+                **{f"{name} per row": found[name] / ROWS for name in PER_ROW if name in found}}
 
     def twins(self, model, apart):
         """Every text twice: next to each other, or anywhere in the table."""
@@ -202,10 +207,10 @@ class Rows(bench.Bench):
         self.use(model)
         self.cluster.fill(self.messages(n * each))
         self.cluster.sql("ALTER SEQUENCE next RESTART")
-        before = self.cluster.settled_counters()
         tps, latencies = self.script(f"SELECT {classify('body')} FROM r WHERE id = (SELECT nextval('next'))",
                                      "-c", str(n), "-j", "2", "-t", str(each))
-        self.cluster.grown(before, n * each)
+        if len(latencies) != n * each:
+            raise RuntimeError(f"pgbench: {len(latencies)} transactions, not {n * each}")
         return {"rows/s": tps, "p50 ms": percentile(latencies, 0.5), "p95 ms": percentile(latencies, 0.95)}
 
     def script(self, statement, *options):
@@ -323,7 +328,7 @@ class Rows(bench.Bench):
             results = {}
             try:
                 results = cell()
-            except (RuntimeError, OSError) as problem:
+            except (RuntimeError, OSError, ValueError) as problem:
                 self.problems.append(f"{name}: {problem}")
             self.samples.setdefault(name, []).append(results)
             print(f"  {name:26} " + "  ".join(f"{k} {v:.4g}" for k, v in results.items() if v is not None)
@@ -405,6 +410,7 @@ def arguments():
 
 
 def main():
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that with blocks end what they started
     started = datetime.datetime.now().isoformat(timespec="seconds")
     rows = Rows(arguments())
     bench.print_machine(rows)
