@@ -13,10 +13,10 @@
 #include <string.h>
 
 /* How long a step should take: newcomers wait as long, and so does the next token of an answer. */
-#define STEP_DECODE_NS 100e6
+#define STEP_DECODE_NS 200e6
 #define STEP_NS 300e6
 /* A prompt's piece is never cut smaller for the sake of time. */
-#define MIN_PREFILL 16
+#define MIN_PREFILL 32
 /* Tokens that a role is given at a time. */
 #define QUANTUM 16
 /* Slots of the table of blocks that are being computed; more than twice the running jobs. */

@@ -282,7 +282,10 @@ bench(bench_options *o)
 		code = 1;
 	}
 	if (code == 0)
+	{
+		q3_tool_warm(&o->model);
 		code = o->tests.n > 0 ? run_list(o) : run(o);
+	}
 	free(o->tokens);
 	free(o->logits);
 	free(o->seconds);

@@ -288,6 +288,7 @@ rows(rows_options *o)
 	code = o->jobs != NULL ? set_labels(o, &err) : q3_fail(&err, Q3_ERR_MEMORY, "out of memory");
 	if (code == Q3_OK)
 	{
+		q3_tool_warm(&o->model);
 		s = q3_scheduler_create(o->model.model, o->model.rt, &events, &err);
 		code = s != NULL ? make_and_run(o, s, &r, &n, &err) : err.code;
 	}

@@ -183,6 +183,15 @@ q3_tool_model_open(q3_tool_model *m)
 }
 
 void
+q3_tool_warm(q3_tool_model *m)
+{
+	size_t done = 0;
+
+	while (q3_runtime_warm(m->rt, &done))
+		;
+}
+
+void
 q3_tool_model_close(q3_tool_model *m)
 {
 	q3_runtime_free(m->rt);

@@ -98,5 +98,7 @@ extern int q3_tool_model_check(q3_tool_model *m, const char *tool);
 /* Loads model and runtime: 0, or 1 after a message. Always followed by close. */
 extern int q3_tool_model_open(q3_tool_model *m);
 extern void q3_tool_model_close(q3_tool_model *m);
+/* Has all memory for keys and values ready, as the service has after its first idle seconds. */
+extern void q3_tool_warm(q3_tool_model *m);
 
 #endif

@@ -1,5 +1,5 @@
 /*
- * workers.c: loading, preparing and computing, each on its own thread.
+ * workers.c: loading, preparing, computing and warming up, each on its own thread.
  *
  * The struct belongs to the I/O thread; `lock` guards the state that the threads publish. Model,
  * runtime and scheduler are made by the compute thread and freed by q3_workers_free() after it has
@@ -8,6 +8,7 @@
 #include "engine/workers.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -23,7 +24,7 @@ struct q3_workers
 	q3_workers_config config;
 	q3_queue prepare[N_PREPARE], compute;
 	q3_outbox outbox;
-	pthread_t threads[N_PREPARE + 1];
+	pthread_t threads[N_PREPARE + 2];
 	int n_threads;
 
 	pthread_mutex_t lock;
@@ -83,6 +84,38 @@ prepare_main(void *p)
 		else
 			q3_outbox_done(&w->outbox, r);
 	}
+	return NULL;
+}
+
+/* ---------------------------------------------------------------------------------------------
+ * Warming thread
+ * --------------------------------------------------------------------------------------------- */
+
+static bool
+stopping(q3_workers *w)
+{
+	bool result;
+
+	pthread_mutex_lock(&w->lock);
+	result = w->stopping;
+	pthread_mutex_unlock(&w->lock);
+	return result;
+}
+
+/* Gets the memory for keys and values while nobody needs the processor. */
+static void *
+warm_main(void *p)
+{
+	q3_workers *w = p;
+	const struct sched_param none = {0};
+	size_t done = 0;
+
+	pthread_setname_np(pthread_self(), "q3-warm");
+	pthread_setschedparam(pthread_self(), SCHED_IDLE, &none);
+	if (!wait_until_ready(w))
+		return NULL;
+	while (!stopping(w) && q3_runtime_warm(w->rt, &done))
+		;
 	return NULL;
 }
 
@@ -232,6 +265,9 @@ static bool
 start_threads(q3_workers *w)
 {
 	if (pthread_create(&w->threads[w->n_threads], NULL, compute_main, w) != 0)
+		return false;
+	w->n_threads++;
+	if (pthread_create(&w->threads[w->n_threads], NULL, warm_main, w) != 0)
 		return false;
 	w->n_threads++;
 	for (int i = 0; i < N_PREPARE; i++)

@@ -60,6 +60,27 @@ q3_kv_pool_free(q3_kv_pool *pool)
 	q3_prefixes_free(pool->prefixes);
 }
 
+/* Bytes that are made ready in one go: none of them takes the system long. */
+#define WARM_BYTES ((size_t) 8 << 20)
+
+bool
+q3_kv_pool_warm(q3_kv_pool *pool, size_t *done)
+{
+	size_t n = pool->bytes - *done < WARM_BYTES ? pool->bytes - *done : WARM_BYTES;
+
+	/* Changes nothing in pages that are in use. Older systems do not know it: then do without. */
+#ifdef MADV_POPULATE_WRITE
+	if (n > 0 && madvise(pool->base + *done, n, MADV_POPULATE_WRITE) == 0)
+	{
+		*done += n;
+		return true;
+	}
+#else
+	(void) n;
+#endif
+	return false;
+}
+
 int32_t
 q3_kv_available(const q3_kv_pool *pool)
 {

@@ -44,6 +44,8 @@ extern q3_code q3_kv_pool_init(q3_kv_pool *pool, int32_t n_layers, int32_t n_kv_
                                int32_t head_dim, bool f32, int32_t context_length, uint64_t bytes,
                                q3_error *err);
 extern void q3_kv_pool_free(q3_kv_pool *pool);
+/* See q3_runtime_warm(). */
+extern bool q3_kv_pool_warm(q3_kv_pool *pool, size_t *done);
 extern q3_seq *q3_kv_seq_create(q3_kv_pool *pool);
 /* Blocks that nobody needs: free ones, and those that only the prefix cache holds. */
 extern int32_t q3_kv_available(const q3_kv_pool *pool);

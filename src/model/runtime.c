@@ -308,6 +308,12 @@ q3_runtime_create(const q3_model *m, const q3_runtime_options *options, q3_error
 	return rt;
 }
 
+bool
+q3_runtime_warm(q3_runtime *rt, size_t *done)
+{
+	return q3_kv_pool_warm(&rt->kv, done);
+}
+
 void
 q3_runtime_free(q3_runtime *rt)
 {
