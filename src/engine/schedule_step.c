@@ -17,6 +17,8 @@
 #define STEP_NS 300e6
 /* A prompt's piece is never cut smaller for the sake of time. */
 #define MIN_PREFILL 32
+/* Prompts up to this length are short, whatever it is. */
+#define SHORT 128
 /* Tokens that a role is given at a time. */
 #define QUANTUM 16
 /* Slots of the table of blocks that are being computed; more than twice the running jobs. */
@@ -322,13 +324,25 @@ grant(lane *at, int32_t most)
 	return n;
 }
 
+/* Prompts of about one length are served in order of arrival. */
+static int
+size_class(int32_t tokens)
+{
+	int n = 0;
+
+	for (; tokens > SHORT; tokens /= 2)
+		n++;
+	return n;
+}
+
 static int
 compare_left(const void *a, const void *b)
 {
 	const lane *x = *(lane *const *) a, *y = *(lane *const *) b;
+	int i = size_class(x->left), j = size_class(y->left);
 
-	if (x->left != y->left)
-		return x->left < y->left ? -1 : 1;
+	if (i != j)
+		return i < j ? -1 : 1;
 	return (x > y) - (x < y); /* the older */
 }
 

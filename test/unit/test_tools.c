@@ -351,7 +351,8 @@ test_rows(void **state)
 	                     "-o", "9", "--kv-bytes", "10000000"));
 	assert_int_equal(get(json, "rows")->valueint, 20);
 	assert_int_equal(get(json, "prompt_tokens")->valueint, 20 * 79);
-	assert_int_equal(get(json, "cached_tokens")->valueint, 20 * 70);
+	/* Own tokens of two rows may be the same by chance. */
+	assert_in_range(get(json, "cached_tokens")->valueint, 20 * 70, 20 * 70 + 20);
 	assert_true(get(json, "rows_per_second")->valuedouble > 0);
 	cJSON_Delete(json);
 	json = result_of(RUN(q3_tool_rows, "rows", "-m", model_path, "-n", "5", "-t", "1", "-p", "70",
