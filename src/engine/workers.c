@@ -1,5 +1,5 @@
 /*
- * workers.c: loading, preparing, computing and warming up, each on its own thread.
+ * workers.c: loading, preparing and computing, each on its own thread.
  *
  * The struct belongs to the I/O thread; `lock` guards the state that the threads publish. Model,
  * runtime and scheduler are made by the compute thread and freed by q3_workers_free() after it has
@@ -8,7 +8,6 @@
 #include "engine/workers.h"
 
 #include <errno.h>
-#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -24,7 +23,7 @@ struct q3_workers
 	q3_workers_config config;
 	q3_queue prepare[N_PREPARE], compute;
 	q3_outbox outbox;
-	pthread_t threads[N_PREPARE + 2];
+	pthread_t threads[N_PREPARE + 1];
 	int n_threads;
 
 	pthread_mutex_t lock;
@@ -84,38 +83,6 @@ prepare_main(void *p)
 		else
 			q3_outbox_done(&w->outbox, r);
 	}
-	return NULL;
-}
-
-/* ---------------------------------------------------------------------------------------------
- * Warming thread
- * --------------------------------------------------------------------------------------------- */
-
-static bool
-stopping(q3_workers *w)
-{
-	bool result;
-
-	pthread_mutex_lock(&w->lock);
-	result = w->stopping;
-	pthread_mutex_unlock(&w->lock);
-	return result;
-}
-
-/* Gets the memory for keys and values while nobody needs the processor. */
-static void *
-warm_main(void *p)
-{
-	q3_workers *w = p;
-	const struct sched_param none = {0};
-	size_t done = 0;
-
-	pthread_setname_np(pthread_self(), "q3-warm");
-	pthread_setschedparam(pthread_self(), SCHED_IDLE, &none);
-	if (!wait_until_ready(w))
-		return NULL;
-	while (!stopping(w) && q3_runtime_warm(w->rt, &done))
-		;
 	return NULL;
 }
 
@@ -240,7 +207,8 @@ compute_main(void *p)
 	q3_workers *w = p;
 	uint64_t start = q3_now_ns();
 	q3_error err = {0};
-	bool loaded, busy = false;
+	bool loaded, busy = false, cold = true;
+	size_t warm = 0;
 
 	pthread_setname_np(pthread_self(), "q3-compute");
 	set_state(w, Q3P_LOADING, 0, NULL);
@@ -250,8 +218,11 @@ compute_main(void *p)
 		return NULL;
 	while (!q3_queue_closed(&w->compute))
 	{
-		take_jobs(w, !busy);
+		take_jobs(w, !busy && !cold);
 		busy = q3_scheduler_step(w->scheduler);
+		/* Not on a thread of its own: what it does holds up whoever maps memory meanwhile. */
+		if (!busy && cold)
+			cold = q3_runtime_warm(w->rt, &warm);
 		publish(w);
 	}
 	return NULL;
@@ -265,9 +236,6 @@ static bool
 start_threads(q3_workers *w)
 {
 	if (pthread_create(&w->threads[w->n_threads], NULL, compute_main, w) != 0)
-		return false;
-	w->n_threads++;
-	if (pthread_create(&w->threads[w->n_threads], NULL, warm_main, w) != 0)
 		return false;
 	w->n_threads++;
 	for (int i = 0; i < N_PREPARE; i++)

@@ -61,7 +61,7 @@ q3_kv_pool_free(q3_kv_pool *pool)
 }
 
 /* Bytes that are made ready in one go: none of them takes the system long. */
-#define WARM_BYTES ((size_t) 8 << 20)
+#define WARM_BYTES ((size_t) 2 << 20)
 
 bool
 q3_kv_pool_warm(q3_kv_pool *pool, size_t *done)

@@ -133,10 +133,9 @@ extern q3_runtime *q3_runtime_create(const q3_model *m, const q3_runtime_options
                                      q3_error *err);
 extern void q3_runtime_free(q3_runtime *rt);
 /*
- * Has the system find memory for the next few megabytes of the KV pool, which otherwise happens
+ * Has the system find memory for the next two megabytes of the KV pool, which otherwise happens
  * when they are first written, in the middle of a request, and can take longer than computing what
  * is written. *done, at first 0, counts bytes; false when all is done or the system cannot do it.
- * Any one thread may call it while another one drives the runtime.
  */
 extern bool q3_runtime_warm(q3_runtime *rt, size_t *done);
 extern void q3_runtime_get_info(const q3_runtime *rt, q3_runtime_info *info);
