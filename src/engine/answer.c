@@ -276,7 +276,8 @@ answer_activity(q3_io *io, q3_conn *conn)
 		                           .output_tokens = atomic_load(&r->job.output_tokens),
 		                           .max_tokens = r->msg.max_tokens,
 		                           .kv_tokens = atomic_load(&r->job.kv_tokens),
-		                           .age_ms = (double) (now - r->arrived_ns) / 1e6};
+		                           .age_ms = (double) (now - r->arrived_ns) / 1e6,
+		                           .query_id = r->msg.query_id};
 	size = q3p_activity_encode(rows, n, NULL, 0);
 	room = q3_conn_reserve(io, conn, size);
 	if (room != NULL)

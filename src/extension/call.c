@@ -30,7 +30,7 @@ qwen3dm_submit_prompt(const Qwen3dmOptions *options, const text *prompt, Qwen3dm
 	if (!qwen3dm_to_utf8(prompt, &bytes, failure))
 		return NULL;
 	message = qwen3dm_request_for(options, bytes);
-	return qwen3dm_submit(&message, options->stops, options->labels);
+	return qwen3dm_submit(&message, &options->lists);
 }
 
 void

@@ -45,7 +45,7 @@ enum
  * --------------------------------------------------------------------------------------------- */
 
 static void
-check_label(q3p_bytes *labels, int n)
+check_label(const q3p_bytes *labels, int n)
 {
 	if (labels[n].len == 0)
 		ereport(ERROR,
@@ -63,6 +63,7 @@ check_label(q3p_bytes *labels, int n)
 static void
 set_labels(ArrayType *array, Qwen3dmOptions *options)
 {
+	q3p_bytes *labels;
 	Datum *values;
 	bool *nulls;
 	int n;
@@ -71,7 +72,7 @@ set_labels(ArrayType *array, Qwen3dmOptions *options)
 	if (n < 1 || n > Q3P_MAX_LABELS)
 		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 		                errmsg("there must be 1 to %d labels, not %d", Q3P_MAX_LABELS, n)));
-	options->labels = palloc(sizeof(q3p_bytes) * n);
+	options->lists.labels = labels = palloc(sizeof(q3p_bytes) * n);
 	options->request.n_labels = n;
 	for (int i = 0; i < n; i++)
 	{
@@ -80,9 +81,9 @@ set_labels(ArrayType *array, Qwen3dmOptions *options)
 		if (nulls[i])
 			ereport(ERROR,
 			        (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("a label must not be null")));
-		if (!qwen3dm_to_utf8(DatumGetTextPP(values[i]), &options->labels[i], &failure))
+		if (!qwen3dm_to_utf8(DatumGetTextPP(values[i]), &labels[i], &failure))
 			qwen3dm_raise(&failure, 0);
-		check_label(options->labels, i);
+		check_label(labels, i);
 	}
 }
 
@@ -100,7 +101,8 @@ labels_instruction(const q3p_bytes *system, const Qwen3dmOptions *options)
 	appendStringInfoString(&s, "\nAnswer with one of these labels, and nothing else:\n");
 	for (uint32 i = 0; i < options->request.n_labels; i++)
 	{
-		appendBinaryStringInfo(&s, options->labels[i].data, (int) options->labels[i].len);
+		appendBinaryStringInfo(&s, options->lists.labels[i].data,
+		                       (int) options->lists.labels[i].len);
 		appendStringInfoChar(&s, '\n');
 	}
 	return (q3p_bytes){s.data, s.len};
@@ -125,7 +127,7 @@ qwen3dm_parse_classify(FunctionCallInfo fcinfo, Qwen3dmOptions *options)
 bool
 qwen3dm_parse_filter(FunctionCallInfo fcinfo, Qwen3dmOptions *options)
 {
-	static q3p_bytes answers[] = {{"yes", 3}, {"no", 2}};
+	static const q3p_bytes answers[] = {{"yes", 3}, {"no", 2}};
 	q3p_bytes condition;
 	StringInfoData s;
 
@@ -143,7 +145,7 @@ qwen3dm_parse_filter(FunctionCallInfo fcinfo, Qwen3dmOptions *options)
 	appendBinaryStringInfo(&s, condition.data, (int) condition.len);
 	appendStringInfoString(&s, "\nAnswer yes or no, and nothing else.");
 	options->request.system = (q3p_bytes){s.data, s.len};
-	options->labels = answers;
+	options->lists.labels = answers;
 	options->request.n_labels = lengthof(answers);
 	return true;
 }
@@ -260,7 +262,7 @@ qwen3dm_classify_probs(PG_FUNCTION_ARGS)
 static int32
 ask_about_pins(const q3p_request *message)
 {
-	Qwen3dmRequest *r = qwen3dm_submit(message, NULL, NULL);
+	Qwen3dmRequest *r = qwen3dm_submit(message, NULL);
 	int32 n;
 
 	qwen3dm_wait(r);

@@ -183,10 +183,10 @@ new_request(void)
 }
 
 Qwen3dmRequest *
-qwen3dm_submit(const q3p_request *message, const q3p_bytes *stops, const q3p_bytes *labels)
+qwen3dm_submit(const q3p_request *message, const q3p_lists *lists)
 {
 	Qwen3dmRequest *r;
-	size_t size = q3p_request_encode(1, message, stops, labels, NULL, 0);
+	size_t size = q3p_request_encode(1, message, lists, NULL, 0);
 
 	if (size == 0)
 		ereport(ERROR, (errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
@@ -196,7 +196,7 @@ qwen3dm_submit(const q3p_request *message, const q3p_bytes *stops, const q3p_byt
 	ensure_connection();
 	r = new_request();
 	r->done = true; /* until it is on its way, there is nothing to cancel */
-	q3p_request_encode(r->id, message, stops, labels, qwen3dm_connection_append(size), size);
+	q3p_request_encode(r->id, message, lists, qwen3dm_connection_append(size), size);
 	r->done = false;
 	if (!qwen3dm_connection_send())
 		lose_connection();

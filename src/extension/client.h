@@ -1,7 +1,7 @@
 /*
  * client.h: asking the engine.
  *
- *     Qwen3dmRequest *r = qwen3dm_submit(&message, stops, labels);
+ *     Qwen3dmRequest *r = qwen3dm_submit(&message, &lists);
  *     qwen3dm_wait(r);          any number of requests may be under way meanwhile
  *     ... r->failure.sqlstate, r->result ...
  *     qwen3dm_release(r);
@@ -38,8 +38,7 @@ typedef struct Qwen3dmRequest
  * Connects if need be, which may wait for the model. Raises an error when the server is not ready
  * to answer anything; what becomes of this request is told by waiting for it.
  */
-extern Qwen3dmRequest *qwen3dm_submit(const q3p_request *message, const q3p_bytes *stops,
-                                      const q3p_bytes *labels);
+extern Qwen3dmRequest *qwen3dm_submit(const q3p_request *message, const q3p_lists *lists);
 /* So much waits to be sent that submitting more would only fill memory. */
 extern bool qwen3dm_is_congested(void);
 

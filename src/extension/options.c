@@ -91,20 +91,21 @@ qwen3dm_utf8_argument(FunctionCallInfo fcinfo, int n)
 static void
 stop_option(ArrayType *array, Qwen3dmOptions *options)
 {
+	q3p_bytes *stops;
 	Datum *values;
 	bool *nulls;
 	int n;
 
 	deconstruct_array(array, TEXTOID, -1, false, TYPALIGN_INT, &values, &nulls, &n);
-	options->stops = palloc(sizeof(q3p_bytes) * Max(n, 1));
+	options->lists.stops = stops = palloc(sizeof(q3p_bytes) * Max(n, 1));
 	options->request.n_stops = n;
 	for (int i = 0; i < n; i++)
 	{
 		if (nulls[i])
 			ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 			                errmsg("a stop string must not be null")));
-		options->stops[i] = utf8_option(values[i]);
-		if (options->stops[i].len == 0)
+		stops[i] = utf8_option(values[i]);
+		if (stops[i].len == 0)
 			ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 			                errmsg("a stop string must not be empty")));
 	}

@@ -11,8 +11,7 @@
 typedef struct Qwen3dmOptions
 {
 	q3p_request request; /* all but what is asked: prompt or tokens */
-	q3p_bytes *stops;
-	q3p_bytes *labels;
+	q3p_lists lists;
 	double threshold; /* of qwen_filter */
 	bool null_on_error;
 	bool fixed_seed;   /* else every request gets a random one */

@@ -64,7 +64,7 @@ start_stream(FunctionCallInfo fcinfo, MemoryContext context)
 		return state;
 	}
 	message = qwen3dm_request_for(&options, prompt);
-	state->id = qwen3dm_submit(&message, options.stops, NULL)->id;
+	state->id = qwen3dm_submit(&message, &options.lists)->id;
 	return state;
 }
 

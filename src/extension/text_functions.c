@@ -21,7 +21,7 @@ QWEN3DM_FUNCTION(qwen3dm_version);
 static Qwen3dmRequest *
 ask(const q3p_request *message)
 {
-	Qwen3dmRequest *r = qwen3dm_submit(message, NULL, NULL);
+	Qwen3dmRequest *r = qwen3dm_submit(message, NULL);
 
 	qwen3dm_wait(r);
 	if (r->failure.sqlstate != 0)

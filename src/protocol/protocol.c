@@ -16,10 +16,11 @@
 #define FLAG_TEMPERATURE 2u
 #define FLAG_TOP_P 4u
 #define FLAG_TOP_K 8u
-#define ALL_FLAGS 15u
+#define FLAG_MEAN 16u
+#define ALL_FLAGS 31u
 
 _Static_assert(sizeof(q3p_header) == 16, "frame headers have no padding");
-_Static_assert(sizeof(q3p_activity) == 64, "activity records have no padding");
+_Static_assert(sizeof(q3p_activity) == 72 + Q3P_TASK_BYTES, "activity records have no padding");
 _Static_assert(sizeof(int32_t) == 4 && sizeof(double) == 8, "sizes on the wire");
 
 /* ---------------------------------------------------------------------------------------------
@@ -229,6 +230,17 @@ get_bytes(reader *r)
 	return b;
 }
 
+/* A task's name, which fits in Q3P_TASK_BYTES and holds no NUL. */
+static q3p_bytes
+get_task(reader *r)
+{
+	q3p_bytes b = get_bytes(r);
+
+	r->ok =
+	    r->ok && b.len < Q3P_TASK_BYTES && (b.data == NULL || memchr(b.data, '\0', b.len) == NULL);
+	return b;
+}
+
 static const unsigned char *
 get_tokens(reader *r, uint32_t *n)
 {
@@ -361,15 +373,17 @@ q3p_next_bytes(q3p_bytes *list, q3p_bytes *item)
 }
 
 size_t
-q3p_request_encode(uint64_t id, const q3p_request *m, const q3p_bytes *stops,
-                   const q3p_bytes *labels, void *out, size_t cap)
+q3p_request_encode(uint64_t id, const q3p_request *m, const q3p_lists *lists, void *out, size_t cap)
 {
+	static const q3p_lists none = {NULL, NULL, NULL};
 	writer w = writer_start(out, cap);
 
+	lists = lists != NULL ? lists : &none;
 	put_u32(&w, m->kind);
 	put_u32(&w, m->mode);
 	put_u32(&w, (m->thinking ? FLAG_THINKING : 0) | (m->has_temperature ? FLAG_TEMPERATURE : 0) |
-	                (m->has_top_p ? FLAG_TOP_P : 0) | (m->has_top_k ? FLAG_TOP_K : 0));
+	                (m->has_top_p ? FLAG_TOP_P : 0) | (m->has_top_k ? FLAG_TOP_K : 0) |
+	                (m->mean ? FLAG_MEAN : 0));
 	put_i32(&w, m->max_tokens);
 	put_f64(&w, m->temperature);
 	put_f64(&w, m->top_p);
@@ -377,11 +391,16 @@ q3p_request_encode(uint64_t id, const q3p_request *m, const q3p_bytes *stops,
 	put_u64(&w, m->seed);
 	put_bytes(&w, m->prompt);
 	put_bytes(&w, m->system);
-	put_list(&w, stops, m->n_stops);
+	put_list(&w, lists->stops, m->n_stops);
 	put_tokens(&w, m->tokens, m->n_tokens);
 	put_u32(&w, m->priority);
 	put_u32(&w, m->role);
-	put_list(&w, labels, m->n_labels);
+	put_list(&w, lists->labels, m->n_labels);
+	put_list(&w, lists->turns, m->n_turns);
+	put_bytes(&w, m->schema);
+	put_bytes(&w, m->task);
+	put_u64(&w, m->query_id);
+	put_u32(&w, m->token_quota);
 	return writer_finish(&w, Q3P_REQUEST, id);
 }
 
@@ -391,13 +410,14 @@ q3p_request_decode(const void *payload, size_t n, q3p_request *m)
 	reader r = reader_start(payload, n);
 	uint32_t flags;
 
-	m->kind = get_enum(&r, Q3P_GENERATE, Q3P_UNPIN);
+	m->kind = get_enum(&r, Q3P_GENERATE, Q3P_EMBED);
 	m->mode = get_enum(&r, Q3P_AUTO, Q3P_PRECISE);
 	flags = get_enum(&r, 0, ALL_FLAGS);
 	m->thinking = (flags & FLAG_THINKING) != 0;
 	m->has_temperature = (flags & FLAG_TEMPERATURE) != 0;
 	m->has_top_p = (flags & FLAG_TOP_P) != 0;
 	m->has_top_k = (flags & FLAG_TOP_K) != 0;
+	m->mean = (flags & FLAG_MEAN) != 0;
 	m->max_tokens = get_i32(&r);
 	m->temperature = get_f64(&r);
 	m->top_p = get_f64(&r);
@@ -410,6 +430,12 @@ q3p_request_decode(const void *payload, size_t n, q3p_request *m)
 	m->priority = get_enum(&r, 0, Q3P_MAX_PRIORITY);
 	m->role = get_u32(&r);
 	m->labels = get_list(&r, &m->n_labels);
+	m->turns = get_list(&r, &m->n_turns);
+	r.ok = r.ok && m->n_turns % 2 == 0 && m->n_turns / 2 <= Q3P_MAX_EXAMPLES;
+	m->schema = get_bytes(&r);
+	m->task = get_task(&r);
+	m->query_id = get_u64(&r);
+	m->token_quota = get_u32(&r);
 	return reader_finish(&r);
 }
 
@@ -438,6 +464,7 @@ q3p_result_encode(uint64_t id, const q3p_result *m, void *out, size_t cap)
 	put_tokens(&w, m->tokens, m->n_tokens);
 	put_u32(&w, m->deduplicated);
 	put_doubles(&w, m->probs, m->n_probs);
+	put_tokens(&w, m->vector, m->n_vector);
 	return writer_finish(&w, Q3P_RESULT, id);
 }
 
@@ -462,6 +489,7 @@ q3p_result_decode(const void *payload, size_t n, q3p_result *m)
 	m->tokens = get_tokens(&r, &m->n_tokens);
 	m->deduplicated = get_enum(&r, 0, 1) != 0;
 	m->probs = get_doubles(&r, &m->n_probs);
+	m->vector = get_tokens(&r, &m->n_vector);
 	return reader_finish(&r);
 }
 
@@ -479,6 +507,11 @@ q3p_error_encode(uint64_t id, const q3p_error *m, void *out, size_t cap)
 	put_bytes(&w, message);
 	put_bytes(&w, m->detail);
 	put_bytes(&w, m->hint);
+	put_u32(&w, m->mode);
+	put_i32(&w, m->prompt_tokens);
+	put_i32(&w, m->cached_tokens);
+	put_i32(&w, m->output_tokens);
+	put_f64(&w, m->latency_ms);
 	return writer_finish(&w, Q3P_ERROR, id);
 }
 
@@ -495,7 +528,50 @@ q3p_error_decode(const void *payload, size_t n, q3p_error *m)
 	m->message = get_bytes(&r);
 	m->detail = get_bytes(&r);
 	m->hint = get_bytes(&r);
+	m->mode = get_enum(&r, Q3P_AUTO, Q3P_PRECISE);
+	m->prompt_tokens = get_i32(&r);
+	m->cached_tokens = get_i32(&r);
+	m->output_tokens = get_i32(&r);
+	m->latency_ms = get_f64(&r);
 	return reader_finish(&r) && m->message.data != NULL;
+}
+
+/* ---------------------------------------------------------------------------------------------
+ * USAGE
+ * --------------------------------------------------------------------------------------------- */
+
+size_t
+q3p_usage_encode(const q3p_usage *m, void *out, size_t cap)
+{
+	writer w = writer_start(out, cap);
+
+	put_u32(&w, m->role);
+	put_u32(&w, m->database);
+	put_u32(&w, m->kind);
+	put_u32(&w, m->mode);
+	put_i32(&w, m->prompt_tokens);
+	put_i32(&w, m->cached_tokens);
+	put_i32(&w, m->output_tokens);
+	put_f64(&w, m->latency_ms);
+	put_bytes(&w, m->task);
+	return writer_finish(&w, Q3P_USAGE, 0);
+}
+
+bool
+q3p_usage_decode(const void *payload, size_t n, q3p_usage *m)
+{
+	reader r = reader_start(payload, n);
+
+	m->role = get_u32(&r);
+	m->database = get_u32(&r);
+	m->kind = get_enum(&r, Q3P_GENERATE, Q3P_EMBED);
+	m->mode = get_enum(&r, Q3P_AUTO, Q3P_PRECISE);
+	m->prompt_tokens = get_i32(&r);
+	m->cached_tokens = get_i32(&r);
+	m->output_tokens = get_i32(&r);
+	m->latency_ms = get_f64(&r);
+	m->task = get_task(&r);
+	return reader_finish(&r);
 }
 
 /* ---------------------------------------------------------------------------------------------
@@ -532,6 +608,7 @@ q3p_activity_get(const void *payload, uint32_t i, q3p_activity *row)
 {
 	memcpy(row, (const char *) payload + sizeof(uint32_t) + (size_t) i * sizeof(*row),
 	       sizeof(*row));
+	row->task[sizeof(row->task) - 1] = '\0';
 }
 
 /* ---------------------------------------------------------------------------------------------
@@ -551,6 +628,7 @@ q3p_status_encode(const q3p_status *m, void *out, size_t cap)
 	put_i32(&w, m->kv_blocks);
 	put_i32(&w, m->kv_blocks_free);
 	put_i32(&w, m->kv_block_tokens);
+	put_i32(&w, m->n_embd);
 	put_i32(&w, m->prefix_blocks);
 	put_i32(&w, m->pinned_blocks);
 	put_u64(&w, m->n_params);
@@ -598,6 +676,7 @@ q3p_status_decode(const void *payload, size_t n, q3p_status *m)
 	m->kv_blocks = get_i32(&r);
 	m->kv_blocks_free = get_i32(&r);
 	m->kv_block_tokens = get_i32(&r);
+	m->n_embd = get_i32(&r);
 	m->prefix_blocks = get_i32(&r);
 	m->pinned_blocks = get_i32(&r);
 	m->n_params = get_u64(&r);
@@ -657,7 +736,7 @@ q3p_kind_name(uint32_t kind)
 {
 	static const char *const names[] = {NULL,           "generate", "stream",     "logprob",
 	                                    "count_tokens", "tokenize", "detokenize", "classify",
-	                                    "pin",          "unpin"};
+	                                    "pin",          "unpin",    "embed"};
 
 	return NAME_OF(names, kind);
 }

@@ -12,6 +12,10 @@
  * stream, any number of CHUNKs). Answers may come in any order. CANCEL drops a request: the engine
  * answers ERROR with SQLSTATE 57014 unless the answer is already on its way. Closing the connection
  * cancels everything on it. A frame that cannot be decoded closes the connection.
+ *
+ * Accounts: whoever gets the RESULT or ERROR that ends a request counts what it used; a request
+ * that was cancelled, or whose connection closed, is told to the worker (USAGE) once it has ended.
+ * So each request is counted once.
  */
 #ifndef Q3_PROTOCOL_H
 #define Q3_PROTOCOL_H
@@ -20,9 +24,13 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define Q3P_VERSION 2
+#define Q3P_VERSION 3
 #define Q3P_MAX_FRAME (256u * 1024 * 1024)
 #define Q3P_MAX_LABELS 1000
+/* Examples in one request: pairs of turns. */
+#define Q3P_MAX_EXAMPLES 100
+/* Bytes of a task's name, with the NUL: PostgreSQL's limit for names. */
+#define Q3P_TASK_BYTES 64
 /* A role's weight in the engine; a request with 0 has the default. */
 #define Q3P_MAX_PRIORITY 1000
 #define Q3P_DEFAULT_PRIORITY 100
@@ -40,7 +48,8 @@ typedef enum q3p_type
 	Q3P_ERROR,
 	Q3P_ACTIVITY_RESULT,
 	/* engine to worker, on the control socket */
-	Q3P_STATUS = 128
+	Q3P_STATUS = 128,
+	Q3P_USAGE /* a request whose answer nobody took: its client gave up or is gone */
 } q3p_type;
 
 typedef struct q3p_header
@@ -86,7 +95,13 @@ typedef enum q3p_kind
 	 * nothing.
 	 */
 	Q3P_PIN,
-	Q3P_UNPIN /* drops all pins of both modes */
+	Q3P_UNPIN, /* drops all pins of both modes */
+	/*
+	 * RESULT.vector: prompt as a point of n_embd coordinates, of length 1. The text is read as it
+	 * is, without the chat format, and the end token after it; the point is the last token's, or
+	 * with mean the mean of all.
+	 */
+	Q3P_EMBED
 } q3p_kind;
 
 typedef enum q3p_mode
@@ -102,6 +117,7 @@ typedef struct q3p_request
 	uint32_t mode; /* q3p_mode */
 	bool thinking;
 	bool has_temperature, has_top_p, has_top_k; /* absent: the engine's defaults for the mode */
+	bool mean;                                  /* EMBED */
 	int32_t max_tokens;                         /* >= 1 for GENERATE and STREAM */
 	double temperature;
 	double top_p;
@@ -117,7 +133,25 @@ typedef struct q3p_request
 	uint32_t role;               /* oid of who asks; 0: the role of HELLO */
 	uint32_t n_labels;           /* CLASSIFY */
 	q3p_bytes labels;            /* packed, and ignored by the encoder, as stops is */
+	/*
+	 * Examples for GENERATE, STREAM and CLASSIFY: what a user said, what the assistant answered,
+	 * and so on, between system and prompt. An even number, packed like stops.
+	 */
+	uint32_t n_turns;
+	q3p_bytes turns;
+	q3p_bytes schema;     /* JSON Schema that the value of GENERATE and STREAM has to follow */
+	q3p_bytes task;       /* name, less than Q3P_TASK_BYTES; may be absent */
+	uint64_t query_id;    /* of the statement that asks; 0: unknown */
+	uint32_t token_quota; /* of the role: tokens of prompts and answers in a minute; 0: none */
 } q3p_request;
+
+/* For the encoder: the strings of a request's lists. */
+typedef struct q3p_lists
+{
+	const q3p_bytes *stops;  /* n_stops */
+	const q3p_bytes *labels; /* n_labels */
+	const q3p_bytes *turns;  /* n_turns */
+} q3p_lists;
 
 typedef enum q3p_finish
 {
@@ -145,6 +179,8 @@ typedef struct q3p_result
 	const unsigned char *tokens; /* n_tokens int32, unaligned */
 	uint32_t n_probs;            /* CLASSIFY: n_labels, in their order; they add up to 1 */
 	const unsigned char *probs;  /* n_probs double, unaligned */
+	uint32_t n_vector;           /* EMBED */
+	const unsigned char *vector; /* n_vector float, unaligned */
 } q3p_result;
 
 typedef struct q3p_error
@@ -153,7 +189,23 @@ typedef struct q3p_error
 	q3p_bytes message;
 	q3p_bytes detail; /* may be absent */
 	q3p_bytes hint;   /* may be absent */
+	uint32_t mode;    /* q3p_mode */
+	int32_t prompt_tokens, cached_tokens,
+	    output_tokens; /* that were read and written all the same */
+	double latency_ms;
 } q3p_error;
+
+/* What a request used, as RESULT would tell. */
+typedef struct q3p_usage
+{
+	uint32_t role;
+	uint32_t database;
+	uint32_t kind; /* q3p_kind */
+	uint32_t mode; /* q3p_mode */
+	int32_t prompt_tokens, cached_tokens, output_tokens;
+	double latency_ms;
+	q3p_bytes task; /* may be absent */
+} q3p_usage;
 
 typedef enum q3p_phase
 {
@@ -176,6 +228,8 @@ typedef struct q3p_activity
 	int32_t kv_tokens; /* KV room held */
 	int32_t pad;
 	double age_ms; /* since arrival */
+	uint64_t query_id;
+	char task[Q3P_TASK_BYTES]; /* NUL-terminated; empty: none */
 } q3p_activity;
 
 /* Where the packed weights come from. */
@@ -208,6 +262,7 @@ typedef struct q3p_status
 	int32_t kv_blocks;
 	int32_t kv_blocks_free; /* unused, or holding prefixes that make room when others need it */
 	int32_t kv_block_tokens;
+	int32_t n_embd;                       /* coordinates of a RESULT's vector */
 	int32_t prefix_blocks, pinned_blocks; /* that hold prefixes for later; of them, pinned */
 	uint64_t n_params;
 	uint64_t weight_bytes, image_bytes, kv_bytes, scratch_bytes;
@@ -230,12 +285,13 @@ typedef struct q3p_status
  * the frame's size in any case; 0 when it would exceed Q3P_MAX_FRAME.
  */
 extern size_t q3p_hello_encode(const q3p_hello *m, void *out, size_t cap);
-/* stops[m->n_stops] are the stop strings, labels[m->n_labels] the labels; tokens in m->tokens. */
-extern size_t q3p_request_encode(uint64_t id, const q3p_request *m, const q3p_bytes *stops,
-                                 const q3p_bytes *labels, void *out, size_t cap);
+/* Tokens are taken from m->tokens; lists may be NULL when m has none. */
+extern size_t q3p_request_encode(uint64_t id, const q3p_request *m, const q3p_lists *lists,
+                                 void *out, size_t cap);
 extern size_t q3p_result_encode(uint64_t id, const q3p_result *m, void *out, size_t cap);
 extern size_t q3p_error_encode(uint64_t id, const q3p_error *m, void *out, size_t cap);
 extern size_t q3p_activity_encode(const q3p_activity *rows, uint32_t n, void *out, size_t cap);
+extern size_t q3p_usage_encode(const q3p_usage *m, void *out, size_t cap);
 extern size_t q3p_status_encode(const q3p_status *m, void *out, size_t cap);
 /* CANCEL, ACTIVITY (len 0) and CHUNK. */
 extern size_t q3p_plain_encode(q3p_type type, uint64_t id, const void *payload, size_t len,
@@ -253,12 +309,14 @@ extern bool q3p_hello_decode(const void *payload, size_t n, q3p_hello *m);
 extern bool q3p_request_decode(const void *payload, size_t n, q3p_request *m);
 extern bool q3p_result_decode(const void *payload, size_t n, q3p_result *m);
 extern bool q3p_error_decode(const void *payload, size_t n, q3p_error *m);
+extern bool q3p_usage_decode(const void *payload, size_t n, q3p_usage *m);
 extern bool q3p_status_decode(const void *payload, size_t n, q3p_status *m);
 /* Number of records; the i-th is copied out with q3p_activity_get(). */
 extern bool q3p_activity_decode(const void *payload, size_t n, uint32_t *count);
 extern void q3p_activity_get(const void *payload, uint32_t i, q3p_activity *row);
 
-/* Takes the next string off a packed list (stops, labels); false at the end or when malformed. */
+/* Takes the next string off a packed list (stops, labels, turns); false at the end or when
+ * malformed. */
 extern bool q3p_next_bytes(q3p_bytes *list, q3p_bytes *item);
 
 extern const char *q3p_mode_name(uint32_t mode);   /* "auto" */

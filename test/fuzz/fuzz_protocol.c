@@ -45,13 +45,19 @@ static void
 try_request(const uint8_t *payload, size_t n, uint64_t id, void *frame, size_t cap)
 {
 	q3p_request m;
-	q3p_bytes *stops, *labels;
+	q3p_bytes *stops, *labels, *turns;
 
 	if (!q3p_request_decode(payload, n, &m))
 		return;
 	stops = unpack(m.stops, m.n_stops);
 	labels = unpack(m.labels, m.n_labels);
-	check_again(frame, q3p_request_encode(id, &m, stops, labels, frame, cap), payload, n);
+	turns = unpack(m.turns, m.n_turns);
+	check_again(frame,
+	            q3p_request_encode(id, &m,
+	                               &(q3p_lists){.stops = stops, .labels = labels, .turns = turns},
+	                               frame, cap),
+	            payload, n);
+	free(turns);
 	free(stops);
 	free(labels);
 }
@@ -84,6 +90,15 @@ try_status(const uint8_t *payload, size_t n, void *frame, size_t cap)
 }
 
 static void
+try_usage(const uint8_t *payload, size_t n, void *frame, size_t cap)
+{
+	q3p_usage m;
+
+	if (q3p_usage_decode(payload, n, &m))
+		check_again(frame, q3p_usage_encode(&m, frame, cap), payload, n);
+}
+
+static void
 try_activity(const uint8_t *payload, size_t n)
 {
 	q3p_activity row;
@@ -111,6 +126,7 @@ try_frame(const q3p_header *h, const uint8_t *payload)
 	try_result(payload, n, h->id, frame, cap);
 	try_error(payload, n, h->id, frame, cap);
 	try_status(payload, n, frame, cap);
+	try_usage(payload, n, frame, cap);
 	try_activity(payload, n);
 	check_again(frame, q3p_plain_encode(Q3P_CHUNK, h->id, payload, n, frame, cap), payload, n);
 	free(frame);

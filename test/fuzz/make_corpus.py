@@ -82,24 +82,29 @@ def strings(items):
     return struct.pack("=I", len(items)) + field(b"".join(field(s) for s in items))
 
 
-def request(kind, stops, ids=(), labels=()):
+def request(kind, stops, ids=(), labels=(), turns=(), schema=None, task=None):
     return (struct.pack("=IIIiddiQ", kind, 2, 15, 64, 0.7, 0.8, 20, 42) + field(b"prompt") + field(None)
-            + strings(stops) + tokens(*ids) + struct.pack("=II", 100, 10) + strings(labels))
+            + strings(stops) + tokens(*ids) + struct.pack("=II", 100, 10) + strings(labels)
+            + strings(turns) + field(schema) + field(task) + struct.pack("=QI", 99, 1000))
 
 
 def protocol_inputs():
-    hello = frame(1, struct.pack("=IiII", 2, 4711, 10, 5), 0)
+    hello = frame(1, struct.pack("=IiII", 3, 4711, 10, 5), 0)
     save("protocol", "session", hello + frame(2, request(1, [b"\n", b"END"])) + frame(3, b"") + frame(4, b""))
     save("protocol", "detokenize", frame(2, request(6, [], (1, 2, -1))))
-    save("protocol", "classify", frame(2, request(7, [], (), [b"billing", b"spam", b""])))
+    save("protocol", "classify", frame(2, request(7, [], (), [b"billing", b"spam", b""], [b"Refund", b"billing"], None, b"triage")))
+    save("protocol", "extract", frame(2, request(1, [], schema=b'{"type": "integer"}')))
+    usage = struct.pack("=4I3id", 10, 5, 1, 2, 5, 4, 3, 1.5)
+    save("protocol", "usage", frame(129, usage + field(b"triage") ) + frame(129, usage + field(None)))
     result = struct.pack("=IIiiidddd", 2, 1, 5, 0, 7, 0.5, float("nan"), 1.0, 2.0)
     result += field(b"asked for") + field(b"value") + field(None) + field(b"abc") + tokens(1, 2)
-    result += struct.pack("=II2d", 1, 2, 0.25, 0.75)
+    result += struct.pack("=II2d", 1, 2, 0.25, 0.75) + struct.pack("=I2f", 2, 0.6, 0.8)
     save("protocol", "result", frame(64, b"chunk") + frame(65, result))
-    save("protocol", "error", frame(66, b"57014" + field(b"canceled") + field(None) + field(b"Hint.")))
-    rows = struct.pack("=QiIIIIIiiiiiid", 1, 100, 10, 5, 1, 2, 3, 5, 5, 2, 64, 64, 0, 1.5)
+    save("protocol", "error", frame(66, b"57014" + field(b"canceled") + field(None) + field(b"Hint.")
+                                      + struct.pack("=I3id", 2, 7, 5, 3, 1.5)))
+    rows = struct.pack("=QiIIIIIiiiiiidQ64s", 1, 100, 10, 5, 1, 2, 3, 5, 5, 2, 64, 64, 0, 1.5, 99, b"triage")
     save("protocol", "activity", frame(67, struct.pack("=I", 2) + rows + rows))
-    status = struct.pack("=Id8i5QId9Q2i", 2, 0.5, 2, 4096, 512, 10, 9, 64, 3, 1, 1, 2, 2, 3, 4, 1, 5.0, *range(6, 15), 1, 0)
+    status = struct.pack("=Id9i5QId9Q2i", 2, 0.5, 2, 4096, 512, 10, 9, 64, 1024, 3, 1, 1, 2, 2, 3, 4, 1, 5.0, *range(6, 15), 1, 0)
     status += b"".join(field(s) for s in (b"qwen3", b"n", b"Q8_0", b"d", b"cpu", b"r", b"avx2", b"planes: 8 bits", None, None, None))
     save("protocol", "status", frame(128, status, 0))
     save("protocol", "too-long", struct.pack("=IIQ", 0xFFFFFFF0, 2, 1))

@@ -183,6 +183,17 @@ decode_status(const void *payload, size_t n)
 }
 
 static bool
+decode_usage(const void *payload, size_t n)
+{
+	q3p_usage m;
+
+	if (!q3p_usage_decode(payload, n, &m))
+		return false;
+	read_all(m.task.data, m.task.len);
+	return true;
+}
+
+static bool
 decode_activity(const void *payload, size_t n)
 {
 	q3p_activity row;
@@ -218,16 +229,15 @@ test_hello(void **state)
 
 /* A request's frame; the caller frees it. */
 static void *
-encode_request(uint64_t id, const q3p_request *m, const q3p_bytes *stops, const q3p_bytes *labels,
-               size_t *size)
+encode_request(uint64_t id, const q3p_request *m, const q3p_lists *lists, size_t *size)
 {
 	void *frame;
 
-	*size = q3p_request_encode(id, m, stops, labels, NULL, 0);
+	*size = q3p_request_encode(id, m, lists, NULL, 0);
 	assert_true(*size > 0);
 	frame = malloc(*size);
 	assert_non_null(frame);
-	assert_int_equal(q3p_request_encode(id, m, stops, labels, frame, *size), *size);
+	assert_int_equal(q3p_request_encode(id, m, lists, frame, *size), *size);
 	return frame;
 }
 
@@ -237,6 +247,8 @@ test_request(void **state)
 	static const int32_t tokens[] = {1, -1, 151935};
 	const q3p_bytes stops[] = {BYTES("\n\n"), BYTES("END"), BYTES("x")};
 	const q3p_bytes labels[] = {BYTES("billing"), BYTES("")};
+	const q3p_bytes turns[] = {BYTES("Refund?"), BYTES("billing")};
+	const q3p_lists lists = {stops, labels, turns};
 	q3p_request m = {.kind = Q3P_STREAM,
 	                 .mode = Q3P_PRECISE,
 	                 .thinking = true,
@@ -254,11 +266,16 @@ test_request(void **state)
 	                 .tokens = (const unsigned char *) tokens,
 	                 .priority = Q3P_MAX_PRIORITY,
 	                 .role = 16384,
-	                 .n_labels = 2};
+	                 .n_labels = 2,
+	                 .n_turns = 2,
+	                 .schema = BYTES("{}"),
+	                 .task = BYTES("triage"),
+	                 .query_id = UINT64_MAX - 5,
+	                 .token_quota = 100000};
 	q3p_request got;
 	q3p_bytes item;
 	size_t size, n;
-	void *frame = encode_request(UINT64_MAX - 1, &m, stops, labels, &size);
+	void *frame = encode_request(UINT64_MAX - 1, &m, &lists, &size);
 	void *payload = payload_of(frame, size, Q3P_REQUEST, UINT64_MAX - 1, &n);
 
 	(void) state;
@@ -290,6 +307,17 @@ test_request(void **state)
 		assert_bytes(item, labels[i]);
 	}
 	assert_false(q3p_next_bytes(&got.labels, &item));
+	assert_int_equal(got.n_turns, 2);
+	for (int i = 0; i < 2; i++)
+	{
+		assert_true(q3p_next_bytes(&got.turns, &item));
+		assert_bytes(item, turns[i]);
+	}
+	assert_bytes(got.schema, m.schema);
+	assert_bytes(got.task, m.task);
+	assert_true(got.query_id == UINT64_MAX - 5);
+	assert_int_equal(got.token_quota, 100000);
+	assert_false(got.mean);
 	assert_exact(payload, n, decode_request);
 	change_every_byte(payload, n, decode_request);
 	free(payload);
@@ -304,7 +332,7 @@ test_request_empty(void **state)
 	const q3p_bytes stops[] = {NO_BYTES, BYTES("")};
 	q3p_bytes item;
 	size_t size, n;
-	void *frame = encode_request(0, &m, NULL, NULL, &size);
+	void *frame = encode_request(0, &m, NULL, &size);
 	void *payload = payload_of(frame, size, Q3P_REQUEST, 0, &n);
 
 	(void) state;
@@ -320,7 +348,7 @@ test_request_empty(void **state)
 
 	m.n_stops = 2;
 	m.prompt = NO_BYTES;
-	frame = encode_request(0, &m, stops, NULL, &size);
+	frame = encode_request(0, &m, &(q3p_lists){.stops = stops}, &size);
 	payload = payload_of(frame, size, Q3P_REQUEST, 0, &n);
 	assert_true(q3p_request_decode(payload, n, &got));
 	assert_bytes(got.prompt, NO_BYTES);
@@ -388,8 +416,10 @@ test_result(void **state)
 static void
 test_error(void **state)
 {
-	q3p_error m = {"57014", BYTES("canceled"), NO_BYTES, BYTES("Try again.")}, got;
-	q3p_error silent = {"XX000", NO_BYTES, NO_BYTES, NO_BYTES};
+	q3p_error m = {"57014", BYTES("canceled"), NO_BYTES, BYTES("Try again."), Q3P_PRECISE, 7, 5, 3,
+	               1.5},
+	          got;
+	q3p_error silent = {"XX000", NO_BYTES, NO_BYTES, NO_BYTES, 0, 0, 0, 0, 0};
 	char frame[256];
 	size_t n, size = q3p_error_encode(6, &m, frame, sizeof(frame));
 	void *payload = payload_of(frame, size, Q3P_ERROR, 6, &n);
@@ -400,6 +430,9 @@ test_error(void **state)
 	assert_bytes(got.message, m.message);
 	assert_bytes(got.detail, m.detail);
 	assert_bytes(got.hint, m.hint);
+	assert_int_equal(got.mode, Q3P_PRECISE);
+	assert_true(got.prompt_tokens == 7 && got.cached_tokens == 5 && got.output_tokens == 3);
+	assert_true(got.latency_ms == 1.5);
 	assert_exact(payload, n, decode_error);
 	change_every_byte(payload, n, decode_error);
 	((char *) payload)[2] = '\n'; /* no SQLSTATE */
@@ -434,6 +467,7 @@ test_status(void **state)
 	                .errors = 6,
 	                .prompt_tokens = 7,
 	                .output_tokens = 8,
+	                .n_embd = 20,
 	                .prefix_blocks = 21,
 	                .pinned_blocks = 22,
 	                .cached_tokens = 23,
@@ -487,6 +521,36 @@ test_status(void **state)
 	assert_memory_equal(again, frame, size);
 	assert_exact(payload, n, decode_status);
 	change_every_byte(payload, n, decode_status);
+	free(payload);
+}
+
+static void
+test_usage(void **state)
+{
+	q3p_usage m = {.role = 16384,
+	               .database = 5,
+	               .kind = Q3P_EMBED,
+	               .mode = Q3P_EFFICIENT,
+	               .prompt_tokens = 9,
+	               .cached_tokens = 4,
+	               .output_tokens = 2,
+	               .latency_ms = 12.5,
+	               .task = BYTES("fraud")};
+	q3p_usage got;
+	char frame[256];
+	size_t n, size = q3p_usage_encode(&m, frame, sizeof(frame));
+	void *payload = payload_of(frame, size, Q3P_USAGE, 0, &n);
+
+	(void) state;
+	assert_true(q3p_usage_decode(payload, n, &got));
+	assert_true(got.role == 16384 && got.database == 5 && got.kind == Q3P_EMBED);
+	assert_true(got.mode == Q3P_EFFICIENT && got.prompt_tokens == 9 && got.cached_tokens == 4);
+	assert_true(got.output_tokens == 2 && got.latency_ms == 12.5);
+	assert_bytes(got.task, m.task);
+	assert_exact(payload, n, decode_usage);
+	change_every_byte(payload, n, decode_usage);
+	((char *) payload)[n - 1] = '\0'; /* a name ends where its length says */
+	assert_false(q3p_usage_decode(payload, n, &got));
 	free(payload);
 }
 
@@ -547,8 +611,9 @@ static void
 test_too_little_room(void **state)
 {
 	const q3p_bytes stops[] = {BYTES("stop")};
+	const q3p_lists lists = {.stops = stops};
 	q3p_request m = {.kind = Q3P_GENERATE, .prompt = BYTES("some prompt"), .n_stops = 1};
-	size_t size = q3p_request_encode(1, &m, stops, NULL, NULL, 0);
+	size_t size = q3p_request_encode(1, &m, &lists, NULL, 0);
 
 	(void) state;
 	for (size_t cap = 0; cap < size; cap++)
@@ -556,7 +621,7 @@ test_too_little_room(void **state)
 		void *exact = malloc(cap > 0 ? cap : 1);
 
 		assert_non_null(exact);
-		assert_int_equal(q3p_request_encode(1, &m, stops, NULL, exact, cap), size);
+		assert_int_equal(q3p_request_encode(1, &m, &lists, exact, cap), size);
 		free(exact);
 	}
 }
@@ -567,6 +632,7 @@ test_too_big(void **state)
 	char *big = malloc((size_t) Q3P_MAX_FRAME + 1);
 	q3p_request m = {.kind = Q3P_GENERATE, .n_stops = 2};
 	q3p_bytes stops[2] = {{big, Q3P_MAX_FRAME / 2}, {big, Q3P_MAX_FRAME / 2}};
+	q3p_lists lists = {.stops = stops};
 	q3p_header h = {Q3P_MAX_FRAME, Q3P_CHUNK, 0};
 
 	(void) state;
@@ -575,16 +641,16 @@ test_too_big(void **state)
 	                 sizeof(q3p_header) + Q3P_MAX_FRAME);
 	assert_int_equal(q3p_plain_encode(Q3P_CHUNK, 1, big, (size_t) Q3P_MAX_FRAME + 1, NULL, 0), 0);
 	assert_int_equal(q3p_plain_encode(Q3P_CHUNK, 1, big, SIZE_MAX, NULL, 0), 0);
-	assert_int_equal(q3p_request_encode(1, &m, stops, NULL, NULL, 0), 0);
+	assert_int_equal(q3p_request_encode(1, &m, &lists, NULL, 0), 0);
 	m.n_stops = 0;
 	m.prompt = (q3p_bytes){big, SIZE_MAX};
-	assert_int_equal(q3p_request_encode(1, &m, NULL, NULL, NULL, 0), 0);
+	assert_int_equal(q3p_request_encode(1, &m, NULL, NULL, 0), 0);
 	m.prompt = (q3p_bytes){big, Q3P_MAX_FRAME};
-	assert_int_equal(q3p_request_encode(1, &m, NULL, NULL, NULL, 0), 0);
+	assert_int_equal(q3p_request_encode(1, &m, NULL, NULL, 0), 0);
 	m.prompt = NO_BYTES;
 	m.n_tokens = UINT32_MAX;
 	m.tokens = (unsigned char *) big;
-	assert_int_equal(q3p_request_encode(1, &m, NULL, NULL, NULL, 0), 0);
+	assert_int_equal(q3p_request_encode(1, &m, NULL, NULL, 0), 0);
 	assert_int_equal(q3p_frame(&h, sizeof(h), &h), 0);
 	h.length++;
 	assert_int_equal(q3p_frame(&h, sizeof(h), &h), -1);
@@ -598,7 +664,7 @@ assert_lie(size_t at, uint32_t lie)
 	const q3p_bytes stops[] = {BYTES("ab")}, labels[] = {BYTES("cd")};
 	q3p_request m = {.kind = Q3P_CLASSIFY, .prompt = BYTES("p"), .n_stops = 1, .n_labels = 1}, got;
 	size_t size, n;
-	char *frame = encode_request(1, &m, stops, labels, &size);
+	char *frame = encode_request(1, &m, &(q3p_lists){.stops = stops, .labels = labels}, &size);
 	char *payload = payload_of(frame, size, Q3P_REQUEST, 1, &n);
 
 	assert_true(q3p_request_decode(payload, n, &got));
@@ -613,15 +679,16 @@ static void
 test_lies(void **state)
 {
 	/* kind, mode, flags, max_tokens, temperature, top_p, top_k, seed; prompt, system, stops,
-	 * tokens, priority, role, labels */
+	 * tokens, priority, role, labels, turns, schema, task */
 	const size_t prompt = 4 * 4 + 8 + 8 + 4 + 8, system = prompt + 4 + 1, stops = system + 4,
-	             tokens = stops + 8 + 4 + 2, priority = tokens + 4, labels = priority + 8;
+	             tokens = stops + 8 + 4 + 2, priority = tokens + 4, labels = priority + 8,
+	             turns = labels + 8 + 4 + 2, schema = turns + 8, task = schema + 4;
 
 	(void) state;
 	assert_lie(0, 0);
-	assert_lie(0, Q3P_UNPIN + 1);
+	assert_lie(0, Q3P_EMBED + 1);
 	assert_lie(4, Q3P_PRECISE + 1);
-	assert_lie(8, 16);
+	assert_lie(8, 32);
 	assert_lie(prompt, 0);
 	assert_lie(prompt, 1000);
 	assert_lie(prompt, UINT32_MAX - 1);
@@ -643,6 +710,10 @@ test_lies(void **state)
 	assert_lie(labels + 4, 7);
 	assert_lie(labels + 8, 1);
 	assert_lie(labels + 8, UINT32_MAX);
+	assert_lie(turns, 1);
+	assert_lie(turns + 4, UINT32_MAX);
+	assert_lie(schema, 100);
+	assert_lie(task, Q3P_TASK_BYTES);
 }
 
 static void
@@ -668,6 +739,7 @@ test_names(void **state)
 	assert_string_equal(q3p_kind_name(Q3P_DETOKENIZE), "detokenize");
 	assert_string_equal(q3p_kind_name(Q3P_CLASSIFY), "classify");
 	assert_string_equal(q3p_kind_name(Q3P_UNPIN), "unpin");
+	assert_string_equal(q3p_kind_name(Q3P_EMBED), "embed");
 	assert_string_equal(q3p_finish_name(Q3P_FINISH_STOP), "stop");
 	assert_string_equal(q3p_finish_name(Q3P_FINISH_LENGTH), "length");
 	assert_string_equal(q3p_phase_name(Q3P_DECODE), "decode");
@@ -680,19 +752,13 @@ int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    cmocka_unit_test(test_hello),
-	    cmocka_unit_test(test_request),
-	    cmocka_unit_test(test_request_empty),
-	    cmocka_unit_test(test_result),
-	    cmocka_unit_test(test_error),
-	    cmocka_unit_test(test_status),
-	    cmocka_unit_test(test_activity),
-	    cmocka_unit_test(test_plain),
-	    cmocka_unit_test(test_too_little_room),
-	    cmocka_unit_test(test_too_big),
-	    cmocka_unit_test(test_lies),
-	    cmocka_unit_test(test_next_bytes),
-	    cmocka_unit_test(test_names),
+	    cmocka_unit_test(test_hello),         cmocka_unit_test(test_request),
+	    cmocka_unit_test(test_request_empty), cmocka_unit_test(test_result),
+	    cmocka_unit_test(test_error),         cmocka_unit_test(test_status),
+	    cmocka_unit_test(test_usage),         cmocka_unit_test(test_activity),
+	    cmocka_unit_test(test_plain),         cmocka_unit_test(test_too_little_room),
+	    cmocka_unit_test(test_too_big),       cmocka_unit_test(test_lies),
+	    cmocka_unit_test(test_next_bytes),    cmocka_unit_test(test_names),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

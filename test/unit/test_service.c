@@ -737,7 +737,7 @@ test_malformed_frames(void **state)
 	expect_rejected(&unknown, sizeof(unknown), true);
 	expect_rejected(&early, sizeof(early), false); /* no HELLO before it */
 	/* A request that is shorter than it says inside. */
-	n = q3p_request_encode(1, &m, NULL, NULL, cut, sizeof(cut));
+	n = q3p_request_encode(1, &m, NULL, cut, sizeof(cut));
 	assert_true(n < sizeof(cut));
 	memcpy(&header, cut, sizeof(header));
 	header.length -= 3;
@@ -766,7 +766,7 @@ test_frames_in_pieces(void **state)
 {
 	char out[512];
 	q3p_request m = request(Q3P_COUNT_TOKENS, "12345", 0);
-	size_t n = q3p_request_encode(9, &m, NULL, NULL, out, sizeof(out));
+	size_t n = q3p_request_encode(9, &m, NULL, out, sizeof(out));
 	client c;
 	frame f;
 	q3p_result r;
