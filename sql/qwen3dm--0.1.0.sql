@@ -28,14 +28,16 @@ CREATE FUNCTION @extschema@.qwen_infer(
     seed pg_catalog.int8 DEFAULT NULL,
     stop pg_catalog.text[] DEFAULT NULL,
     thinking pg_catalog.bool DEFAULT NULL,
-    system pg_catalog.text DEFAULT NULL)
+    system pg_catalog.text DEFAULT NULL,
+    schema pg_catalog.jsonb DEFAULT NULL)
 RETURNS pg_catalog.text
 AS 'MODULE_PATHNAME', 'qwen3dm_infer'
 LANGUAGE C VOLATILE PARALLEL SAFE COST 10000;
 
 COMMENT ON FUNCTION @extschema@.qwen_infer(pg_catalog.text, pg_catalog.text, pg_catalog.text,
     pg_catalog.text, pg_catalog.int4, pg_catalog.float8, pg_catalog.float8, pg_catalog.int4,
-    pg_catalog.int8, pg_catalog.text[], pg_catalog.bool, pg_catalog.text)
+    pg_catalog.int8, pg_catalog.text[], pg_catalog.bool, pg_catalog.text,
+    pg_catalog.jsonb)
 IS 'the model''s answer to a prompt';
 
 CREATE FUNCTION @extschema@.qwen_infer(
@@ -50,14 +52,16 @@ CREATE FUNCTION @extschema@.qwen_infer(
     seed pg_catalog.int8 DEFAULT NULL,
     stop pg_catalog.text[] DEFAULT NULL,
     thinking pg_catalog.bool DEFAULT NULL,
-    system pg_catalog.text DEFAULT NULL)
+    system pg_catalog.text DEFAULT NULL,
+    schema pg_catalog.jsonb DEFAULT NULL)
 RETURNS pg_catalog.text[]
 AS 'MODULE_PATHNAME', 'qwen3dm_infer_array'
 LANGUAGE C VOLATILE PARALLEL SAFE COST 100000;
 
 COMMENT ON FUNCTION @extschema@.qwen_infer(pg_catalog.text[], pg_catalog.text, pg_catalog.text,
     pg_catalog.text, pg_catalog.int4, pg_catalog.float8, pg_catalog.float8, pg_catalog.int4,
-    pg_catalog.int8, pg_catalog.text[], pg_catalog.bool, pg_catalog.text)
+    pg_catalog.int8, pg_catalog.text[], pg_catalog.bool, pg_catalog.text,
+    pg_catalog.jsonb)
 IS 'the model''s answers to an array of prompts, computed together';
 
 CREATE FUNCTION @extschema@.qwen_infer_details(
@@ -73,6 +77,7 @@ CREATE FUNCTION @extschema@.qwen_infer_details(
     stop pg_catalog.text[] DEFAULT NULL,
     thinking pg_catalog.bool DEFAULT NULL,
     system pg_catalog.text DEFAULT NULL,
+    schema pg_catalog.jsonb DEFAULT NULL,
     OUT value pg_catalog.text,
     OUT thinking pg_catalog.text,
     OUT mode pg_catalog.text,
@@ -92,7 +97,8 @@ LANGUAGE C VOLATILE PARALLEL SAFE COST 10000;
 
 COMMENT ON FUNCTION @extschema@.qwen_infer_details(pg_catalog.text, pg_catalog.text,
     pg_catalog.text, pg_catalog.text, pg_catalog.int4, pg_catalog.float8, pg_catalog.float8,
-    pg_catalog.int4, pg_catalog.int8, pg_catalog.text[], pg_catalog.bool, pg_catalog.text)
+    pg_catalog.int4, pg_catalog.int8, pg_catalog.text[], pg_catalog.bool, pg_catalog.text,
+    pg_catalog.jsonb)
 IS 'the model''s answer to a prompt, with what is known about how it was made';
 
 CREATE FUNCTION @extschema@.qwen_stream(
@@ -107,14 +113,16 @@ CREATE FUNCTION @extschema@.qwen_stream(
     seed pg_catalog.int8 DEFAULT NULL,
     stop pg_catalog.text[] DEFAULT NULL,
     thinking pg_catalog.bool DEFAULT NULL,
-    system pg_catalog.text DEFAULT NULL)
+    system pg_catalog.text DEFAULT NULL,
+    schema pg_catalog.jsonb DEFAULT NULL)
 RETURNS SETOF pg_catalog.text
 AS 'MODULE_PATHNAME', 'qwen3dm_stream'
 LANGUAGE C VOLATILE PARALLEL SAFE COST 10000 ROWS 100;
 
 COMMENT ON FUNCTION @extschema@.qwen_stream(pg_catalog.text, pg_catalog.text, pg_catalog.text,
     pg_catalog.text, pg_catalog.int4, pg_catalog.float8, pg_catalog.float8, pg_catalog.int4,
-    pg_catalog.int8, pg_catalog.text[], pg_catalog.bool, pg_catalog.text)
+    pg_catalog.int8, pg_catalog.text[], pg_catalog.bool, pg_catalog.text,
+    pg_catalog.jsonb)
 IS 'the model''s answer to a prompt, row by row while it is generated';
 
 -- ----------------------------------------------------------------------------------------------
@@ -190,6 +198,83 @@ REVOKE EXECUTE ON FUNCTION
     @extschema@.qwen_pin_prefix(pg_catalog.text, pg_catalog.text[], pg_catalog.text),
     @extschema@.qwen_unpin_prefixes()
 FROM PUBLIC;
+
+-- ----------------------------------------------------------------------------------------------
+-- Extraction
+-- ----------------------------------------------------------------------------------------------
+
+CREATE FUNCTION @extschema@.qwen_extract(
+    input pg_catalog.text,
+    schema pg_catalog.jsonb,
+    task pg_catalog.text DEFAULT NULL,
+    mode pg_catalog.text DEFAULT 'auto',
+    on_error pg_catalog.text DEFAULT 'raise',
+    max_tokens pg_catalog.int4 DEFAULT NULL,
+    temperature pg_catalog.float8 DEFAULT NULL,
+    top_p pg_catalog.float8 DEFAULT NULL,
+    top_k pg_catalog.int4 DEFAULT NULL,
+    seed pg_catalog.int8 DEFAULT NULL,
+    stop pg_catalog.text[] DEFAULT NULL,
+    thinking pg_catalog.bool DEFAULT NULL,
+    system pg_catalog.text DEFAULT NULL)
+RETURNS pg_catalog.jsonb
+AS 'MODULE_PATHNAME', 'qwen3dm_extract'
+LANGUAGE C VOLATILE PARALLEL SAFE COST 10000;
+
+COMMENT ON FUNCTION @extschema@.qwen_extract(pg_catalog.text, pg_catalog.jsonb,
+    pg_catalog.text, pg_catalog.text,
+    pg_catalog.text, pg_catalog.int4, pg_catalog.float8, pg_catalog.float8, pg_catalog.int4,
+    pg_catalog.int8, pg_catalog.text[], pg_catalog.bool, pg_catalog.text)
+IS 'what a text says, as JSON that is valid under a JSON Schema';
+
+-- jsonb orders the properties of an object in a way of its own; json keeps the order of the schema.
+CREATE FUNCTION @extschema@.qwen_extract(
+    input pg_catalog.text,
+    schema pg_catalog.json,
+    task pg_catalog.text DEFAULT NULL,
+    mode pg_catalog.text DEFAULT 'auto',
+    on_error pg_catalog.text DEFAULT 'raise',
+    max_tokens pg_catalog.int4 DEFAULT NULL,
+    temperature pg_catalog.float8 DEFAULT NULL,
+    top_p pg_catalog.float8 DEFAULT NULL,
+    top_k pg_catalog.int4 DEFAULT NULL,
+    seed pg_catalog.int8 DEFAULT NULL,
+    stop pg_catalog.text[] DEFAULT NULL,
+    thinking pg_catalog.bool DEFAULT NULL,
+    system pg_catalog.text DEFAULT NULL)
+RETURNS pg_catalog.jsonb
+AS 'MODULE_PATHNAME', 'qwen3dm_extract_json'
+LANGUAGE C VOLATILE PARALLEL SAFE COST 10000;
+
+COMMENT ON FUNCTION @extschema@.qwen_extract(pg_catalog.text, pg_catalog.json,
+    pg_catalog.text, pg_catalog.text,
+    pg_catalog.text, pg_catalog.int4, pg_catalog.float8, pg_catalog.float8, pg_catalog.int4,
+    pg_catalog.int8, pg_catalog.text[], pg_catalog.bool, pg_catalog.text)
+IS 'what a text says, as JSON that is valid under a JSON Schema; written in the order of its properties';
+
+CREATE FUNCTION @extschema@.qwen_extract(
+    input pg_catalog.text,
+    "type" pg_catalog.anyelement,
+    task pg_catalog.text DEFAULT NULL,
+    mode pg_catalog.text DEFAULT 'auto',
+    on_error pg_catalog.text DEFAULT 'raise',
+    max_tokens pg_catalog.int4 DEFAULT NULL,
+    temperature pg_catalog.float8 DEFAULT NULL,
+    top_p pg_catalog.float8 DEFAULT NULL,
+    top_k pg_catalog.int4 DEFAULT NULL,
+    seed pg_catalog.int8 DEFAULT NULL,
+    stop pg_catalog.text[] DEFAULT NULL,
+    thinking pg_catalog.bool DEFAULT NULL,
+    system pg_catalog.text DEFAULT NULL)
+RETURNS pg_catalog.anyelement
+AS 'MODULE_PATHNAME', 'qwen3dm_extract_row'
+LANGUAGE C VOLATILE PARALLEL SAFE COST 10000;
+
+COMMENT ON FUNCTION @extschema@.qwen_extract(pg_catalog.text, pg_catalog.anyelement,
+    pg_catalog.text, pg_catalog.text,
+    pg_catalog.text, pg_catalog.int4, pg_catalog.float8, pg_catalog.float8, pg_catalog.int4,
+    pg_catalog.int8, pg_catalog.text[], pg_catalog.bool, pg_catalog.text)
+IS 'what a text says, as a row of the composite type of the second argument';
 
 -- ----------------------------------------------------------------------------------------------
 -- Text and tokens

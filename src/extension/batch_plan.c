@@ -87,11 +87,19 @@ our_address(Oid funcid)
 	return info.fn_addr;
 }
 
+/* What a node calls, NULL when it is no call of ours. */
+static const Qwen3dmFunction *
+called_function(const Node *node)
+{
+	if (!IsA(node, FuncExpr))
+		return NULL;
+	return qwen3dm_function_at(our_address(((const FuncExpr *) node)->funcid));
+}
+
 static bool
 is_call(const Node *node)
 {
-	return IsA(node, FuncExpr) &&
-	       qwen3dm_function_at(our_address(((const FuncExpr *) node)->funcid)) != NULL;
+	return called_function(node) != NULL;
 }
 
 static bool
@@ -397,6 +405,25 @@ make_column(int varno, int attno, Node *value)
 	return makeVar(varno, attno, exprType(value), exprTypmod(value), exprCollation(value), 0);
 }
 
+/* Takes a call, in terms of the columns below, into the list of calls; the column that will have
+ * its value. Its function may have it share that of an equal call. */
+static Var *
+add_call(Mover *m, FuncExpr *call, int varno)
+{
+	int n = list_length(m->columns);
+
+	if (called_function((Node *) call)->shared)
+	{
+		for (int i = 0; i < list_length(m->calls); i++)
+		{
+			if (equal(list_nth(m->calls, i), call))
+				return make_column(varno, n + i + 1, (Node *) call);
+		}
+	}
+	m->calls = lappend(m->calls, call);
+	return make_column(varno, n + list_length(m->calls), (Node *) call);
+}
+
 /* Nodes that always evaluate all their arguments. */
 static bool
 evaluates_all(const Node *node)
@@ -450,9 +477,8 @@ move(Node *node, void *context)
 		Mover arguments = {m->columns, OUTER_VAR, NIL, false, true};
 
 		m->plain = m->plain && is_plain((FuncExpr *) node);
-		m->calls = lappend(m->calls, expression_tree_mutator(node, move, &arguments));
-		return (Node *) make_column(INDEX_VAR, list_length(m->columns) + list_length(m->calls),
-		                            node);
+		node = expression_tree_mutator(node, move, &arguments);
+		return (Node *) add_call(m, (FuncExpr *) node, INDEX_VAR);
 	}
 	m->certain = certain && evaluates_all(node);
 	moved = expression_tree_mutator(node, move, m);
@@ -662,9 +688,7 @@ lift(Node *node, void *context)
 	if (certain && is_call(node) && is_fixed((Node *) ((FuncExpr *) node)->args))
 	{
 		m->plain = m->plain && is_plain((FuncExpr *) node);
-		m->calls = lappend(m->calls, node);
-		return (Node *) make_column(OUTER_VAR, list_length(m->columns) + list_length(m->calls),
-		                            node);
+		return (Node *) add_call(m, (FuncExpr *) node, OUTER_VAR);
 	}
 	m->certain = certain && evaluates_all(node);
 	lifted = expression_tree_mutator(node, lift, m);

@@ -16,6 +16,9 @@ PG_FUNCTION_INFO_V1(qwen3dm_infer);
 PG_FUNCTION_INFO_V1(qwen3dm_logprob);
 PG_FUNCTION_INFO_V1(qwen3dm_classify);
 PG_FUNCTION_INFO_V1(qwen3dm_filter);
+PG_FUNCTION_INFO_V1(qwen3dm_extract);
+PG_FUNCTION_INFO_V1(qwen3dm_extract_json);
+PG_FUNCTION_INFO_V1(qwen3dm_extract_row);
 
 /* ---------------------------------------------------------------------------------------------
  * Requests
@@ -43,14 +46,14 @@ qwen3dm_copy_failure(Qwen3dmFailure *to, const Qwen3dmFailure *from)
 }
 
 text *
-qwen3dm_take_text(Qwen3dmRequest *r, Qwen3dmFailure *failure)
+qwen3dm_take_text(const Qwen3dmOptions *options, Qwen3dmRequest *r, Qwen3dmFailure *failure)
 {
 	text *value = NULL;
 
-	if (r->failure.sqlstate == 0)
-		value = qwen3dm_from_utf8(r->result.value, failure);
-	else
+	if (r->failure.sqlstate != 0)
 		qwen3dm_copy_failure(failure, &r->failure);
+	else if (qwen3dm_is_whole(options, &r->result, failure))
+		value = qwen3dm_from_utf8(r->result.value, failure);
 	qwen3dm_release(r);
 	return value;
 }
@@ -62,15 +65,19 @@ qwen3dm_take_text(Qwen3dmRequest *r, Qwen3dmFailure *failure)
 void
 qwen3dm_call_start(const Qwen3dmFunction *function, FunctionCallInfo fcinfo, Qwen3dmCall *call)
 {
-	Qwen3dmRequest *r;
+	q3p_bytes prompt;
+	q3p_request message;
 
 	memset(call, 0, sizeof(*call));
 	call->function = function;
 	if (!function->parse(fcinfo, &call->options) || PG_ARGISNULL(0))
 		return;
-	r = qwen3dm_submit_prompt(&call->options, PG_GETARG_TEXT_PP(0), &call->failure);
-	if (r != NULL)
-		call->id = r->id;
+	if (!qwen3dm_to_utf8(PG_GETARG_TEXT_PP(0), &prompt, &call->failure))
+		return;
+	if (function->prepare != NULL && !function->prepare(&call->options, &prompt, &call->failure))
+		return;
+	message = qwen3dm_request_for(&call->options, prompt);
+	call->id = qwen3dm_submit(&message, &call->options.lists)->id;
 }
 
 void
@@ -150,6 +157,7 @@ static bool
 parse_infer(FunctionCallInfo fcinfo, Qwen3dmOptions *options)
 {
 	qwen3dm_generation_options(fcinfo, 1, Q3P_GENERATE, options);
+	qwen3dm_schema_option(fcinfo, QWEN3DM_ARG_SCHEMA, options);
 	return true;
 }
 
@@ -164,8 +172,10 @@ static Datum
 text_value(const Qwen3dmOptions *options, const q3p_result *result, bool *isnull,
            Qwen3dmFailure *failure)
 {
-	text *value = qwen3dm_from_utf8(result->value, failure);
+	text *value = NULL;
 
+	if (qwen3dm_is_whole(options, result, failure))
+		value = qwen3dm_from_utf8(result->value, failure);
 	*isnull = value == NULL;
 	return PointerGetDatum(value);
 }
@@ -182,11 +192,18 @@ static const Qwen3dmFunction infer = {qwen3dm_infer, parse_infer, text_value};
 static const Qwen3dmFunction logprob = {qwen3dm_logprob, parse_logprob, score_value};
 static const Qwen3dmFunction classify = {qwen3dm_classify, qwen3dm_parse_classify, text_value};
 static const Qwen3dmFunction filter = {qwen3dm_filter, qwen3dm_parse_filter, qwen3dm_filter_value};
+static const Qwen3dmFunction extract = {qwen3dm_extract, qwen3dm_parse_extract,
+                                        qwen3dm_extract_value};
+static const Qwen3dmFunction extract_json = {qwen3dm_extract_json, qwen3dm_parse_extract_json,
+                                             qwen3dm_extract_value};
+static const Qwen3dmFunction extract_row = {qwen3dm_extract_row, qwen3dm_parse_extract_row,
+                                            qwen3dm_extract_row_value, .shared = true};
 
 const Qwen3dmFunction *
 qwen3dm_function_at(PGFunction address)
 {
-	static const Qwen3dmFunction *const functions[] = {&infer, &logprob, &classify, &filter};
+	static const Qwen3dmFunction *const functions[] = {
+	    &infer, &logprob, &classify, &filter, &extract, &extract_json, &extract_row};
 
 	for (int i = 0; i < lengthof(functions); i++)
 	{
@@ -218,4 +235,22 @@ Datum
 qwen3dm_filter(PG_FUNCTION_ARGS)
 {
 	return call(&filter, fcinfo);
+}
+
+Datum
+qwen3dm_extract(PG_FUNCTION_ARGS)
+{
+	return call(&extract, fcinfo);
+}
+
+Datum
+qwen3dm_extract_json(PG_FUNCTION_ARGS)
+{
+	return call(&extract_json, fcinfo);
+}
+
+Datum
+qwen3dm_extract_row(PG_FUNCTION_ARGS)
+{
+	return call(&extract_row, fcinfo);
 }

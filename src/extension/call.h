@@ -29,6 +29,11 @@ typedef struct Qwen3dmFunction
 	/* The value of a result, palloc'd; may be NULL, and *failure says so if that is a failure. */
 	Datum (*value)(const Qwen3dmOptions *options, const q3p_result *result, bool *isnull,
 	               Qwen3dmFailure *failure);
+	/* Makes what is asked about of the input, in place; NULL: it is the input. False with *failure:
+	 * nothing can be asked. */
+	bool (*prepare)(Qwen3dmOptions *options, q3p_bytes *prompt, Qwen3dmFailure *failure);
+	/* Calls in one row with the same arguments are one: (f(x)).* reads the fields of one value. */
+	bool shared;
 } Qwen3dmFunction;
 
 /* A call under way. It refers to nothing of the arguments. */
@@ -56,7 +61,8 @@ extern void qwen3dm_call_drop(Qwen3dmCall *call);
 extern Qwen3dmRequest *qwen3dm_submit_prompt(const Qwen3dmOptions *options, const text *prompt,
                                              Qwen3dmFailure *failure);
 /* The value of a finished request, which is released; NULL with *failure. */
-extern text *qwen3dm_take_text(Qwen3dmRequest *r, Qwen3dmFailure *failure);
+extern text *qwen3dm_take_text(const Qwen3dmOptions *options, Qwen3dmRequest *r,
+                               Qwen3dmFailure *failure);
 /* A copy that outlives the request it came from. */
 extern void qwen3dm_copy_failure(Qwen3dmFailure *to, const Qwen3dmFailure *from);
 
@@ -65,12 +71,22 @@ extern bool qwen3dm_parse_classify(FunctionCallInfo fcinfo, Qwen3dmOptions *opti
 extern bool qwen3dm_parse_filter(FunctionCallInfo fcinfo, Qwen3dmOptions *options);
 extern Datum qwen3dm_filter_value(const Qwen3dmOptions *options, const q3p_result *result,
                                   bool *isnull, Qwen3dmFailure *failure);
+extern bool qwen3dm_parse_extract(FunctionCallInfo fcinfo, Qwen3dmOptions *options);
+extern bool qwen3dm_parse_extract_json(FunctionCallInfo fcinfo, Qwen3dmOptions *options);
+extern bool qwen3dm_parse_extract_row(FunctionCallInfo fcinfo, Qwen3dmOptions *options);
+extern Datum qwen3dm_extract_value(const Qwen3dmOptions *options, const q3p_result *result,
+                                   bool *isnull, Qwen3dmFailure *failure);
+extern Datum qwen3dm_extract_row_value(const Qwen3dmOptions *options, const q3p_result *result,
+                                       bool *isnull, Qwen3dmFailure *failure);
 
 /* The functions of which one call is one request. */
 extern PGDLLEXPORT Datum qwen3dm_infer(PG_FUNCTION_ARGS);
 extern PGDLLEXPORT Datum qwen3dm_logprob(PG_FUNCTION_ARGS);
 extern PGDLLEXPORT Datum qwen3dm_classify(PG_FUNCTION_ARGS);
 extern PGDLLEXPORT Datum qwen3dm_filter(PG_FUNCTION_ARGS);
+extern PGDLLEXPORT Datum qwen3dm_extract(PG_FUNCTION_ARGS);
+extern PGDLLEXPORT Datum qwen3dm_extract_json(PG_FUNCTION_ARGS);
+extern PGDLLEXPORT Datum qwen3dm_extract_row(PG_FUNCTION_ARGS);
 
 /* Functions of ours that change something. */
 extern PGDLLEXPORT Datum qwen3dm_pin_prefix(PG_FUNCTION_ARGS);

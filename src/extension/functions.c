@@ -89,7 +89,7 @@ infer_elements(const Qwen3dmOptions *options, Datum *values, bool *nulls, int n)
 		if (e->request != NULL)
 		{
 			qwen3dm_wait(e->request);
-			value = qwen3dm_take_text(e->request, &e->failure);
+			value = qwen3dm_take_text(options, e->request, &e->failure);
 		}
 		if (value == NULL && !options->null_on_error)
 			qwen3dm_raise(&e->failure, head + 1);
@@ -109,6 +109,7 @@ qwen3dm_infer_array(PG_FUNCTION_ARGS)
 	int n;
 
 	qwen3dm_generation_options(fcinfo, 1, Q3P_GENERATE, &options);
+	qwen3dm_schema_option(fcinfo, QWEN3DM_ARG_SCHEMA, &options);
 	if (PG_ARGISNULL(0))
 		PG_RETURN_NULL();
 
@@ -143,16 +144,21 @@ set_int(Datum *values, bool *nulls, int column, int32 value)
 	values[column] = Int32GetDatum(value);
 }
 
-/* All columns of a finished request; false with *failure when a text cannot be represented. */
+/* The columns of a finished request; false with *failure when its answer is none: a text cannot be
+ * represented, or it is cut short under a schema (then all columns but value are set). */
 static bool
 set_details(const Qwen3dmOptions *options, const q3p_result *result, Datum *values, bool *nulls,
             Qwen3dmFailure *failure)
 {
-	text *value = qwen3dm_from_utf8(result->value, failure);
+	text *value = NULL;
 	text *thinking = NULL;
 
-	if (value == NULL)
-		return false;
+	if (qwen3dm_is_whole(options, result, failure))
+	{
+		value = qwen3dm_from_utf8(result->value, failure);
+		if (value == NULL)
+			return false;
+	}
 	if (result->thinking.data != NULL)
 	{
 		thinking = qwen3dm_from_utf8(result->thinking, failure);
@@ -179,7 +185,7 @@ set_details(const Qwen3dmOptions *options, const q3p_result *result, Datum *valu
 	         result->finish ? cstring_to_text(q3p_finish_name(result->finish)) : NULL);
 	set_text(values, nulls, COL_MODEL_DIGEST,
 	         result->digest.data ? cstring_to_text(qwen3dm_readable_bytes(result->digest)) : NULL);
-	return true;
+	return value != NULL;
 }
 
 Datum
@@ -197,6 +203,7 @@ qwen3dm_infer_details(PG_FUNCTION_ARGS)
 	    tupdesc->natts != N_DETAILS)
 		elog(ERROR, "qwen_infer_details does not return what its library makes");
 	qwen3dm_generation_options(fcinfo, 1, Q3P_GENERATE, &options);
+	qwen3dm_schema_option(fcinfo, QWEN3DM_ARG_SCHEMA, &options);
 	if (PG_ARGISNULL(0))
 		PG_RETURN_NULL();
 

@@ -12,6 +12,7 @@
 #include "miscadmin.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/jsonb.h"
 
 #include "extension/encoding.h"
 #include "extension/module.h"
@@ -142,16 +143,24 @@ sampling_options(FunctionCallInfo fcinfo, int first, q3p_request *r)
 }
 
 void
+qwen3dm_session_options(q3p_kind kind, Qwen3dmOptions *options)
+{
+	memset(options, 0, sizeof(*options));
+	options->request.kind = kind;
+	options->request.mode = qwen3dm_mode;
+	options->request.priority = qwen3dm_priority;
+	options->request.role = GetUserId();
+	options->request.max_tokens = qwen3dm_max_tokens;
+}
+
+void
 qwen3dm_routing_options(FunctionCallInfo fcinfo, int first, q3p_kind kind, Qwen3dmOptions *options)
 {
 	char *task = text_argument(fcinfo, first + ARG_TASK);
 	char *mode = text_argument(fcinfo, first + ARG_MODE);
 
-	memset(options, 0, sizeof(*options));
-	options->request.kind = kind;
+	qwen3dm_session_options(kind, options);
 	options->request.mode = mode_option(mode);
-	options->request.priority = qwen3dm_priority;
-	options->request.role = GetUserId();
 	options->mode_setting = (mode == NULL || strcmp(mode, "auto") == 0) && qwen3dm_mode != Q3P_AUTO;
 	options->null_on_error = on_error_option(text_argument(fcinfo, first + ARG_ON_ERROR));
 	if (task != NULL)
@@ -167,8 +176,8 @@ qwen3dm_generation_options(FunctionCallInfo fcinfo, int first, q3p_kind kind,
 
 	qwen3dm_routing_options(fcinfo, first, kind, options);
 
-	r->max_tokens = PG_ARGISNULL(first + ARG_MAX_TOKENS) ? qwen3dm_max_tokens
-	                                                     : PG_GETARG_INT32(first + ARG_MAX_TOKENS);
+	if (!PG_ARGISNULL(first + ARG_MAX_TOKENS))
+		r->max_tokens = PG_GETARG_INT32(first + ARG_MAX_TOKENS);
 	if (r->max_tokens < 1)
 		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 		                errmsg("max_tokens must be at least 1")));
@@ -187,6 +196,55 @@ qwen3dm_generation_options(FunctionCallInfo fcinfo, int first, q3p_kind kind,
 		                errhint("Use mode => 'precise', or leave thinking out.")));
 	if (!PG_ARGISNULL(first + ARG_SYSTEM))
 		r->system = utf8_option(PG_GETARG_DATUM(first + ARG_SYSTEM));
+}
+
+void
+qwen3dm_set_schema(Qwen3dmOptions *options, q3p_bytes schema)
+{
+	if (options->request.n_stops > 0)
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+		                errmsg("stop strings cannot be used with a schema"),
+		                errdetail("The answer ends where it is whole under the schema.")));
+	options->has_schema = true;
+	options->request.schema = schema;
+}
+
+void
+qwen3dm_schema_option(FunctionCallInfo fcinfo, int n, Qwen3dmOptions *options)
+{
+	Jsonb *schema;
+	Datum string;
+
+	if (PG_ARGISNULL(n))
+		return;
+	schema = PG_GETARG_JSONB_P(n);
+	string = CStringGetTextDatum(JsonbToCString(NULL, &schema->root, VARSIZE(schema)));
+	qwen3dm_set_schema(options, utf8_option(string));
+}
+
+bool
+qwen3dm_is_whole(const Qwen3dmOptions *options, const q3p_result *result, Qwen3dmFailure *failure)
+{
+	if (!options->has_schema || result->finish != Q3P_FINISH_LENGTH)
+		return true;
+	memset(failure, 0, sizeof(*failure));
+	failure->sqlstate = ERRCODE_PROGRAM_LIMIT_EXCEEDED;
+	if (result->output_tokens >= options->request.max_tokens)
+	{
+		failure->message = psprintf("max_tokens (%d) was too small for an answer under the schema",
+		                            options->request.max_tokens);
+		failure->hint = "Raise max_tokens, or bound the schema's strings and arrays with maxLength "
+		                "and maxItems.";
+	}
+	else
+	{
+		failure->message =
+		    psprintf("the context had room for only %d tokens of an answer under the schema",
+		             result->output_tokens);
+		failure->hint =
+		    "Shorten the input, or increase qwen3dm.context_length if the model allows.";
+	}
+	return false;
 }
 
 q3p_request

@@ -20,9 +20,9 @@
 typedef struct StreamState
 {
 	MemoryContextCallback at_end;
-	uint64 id; /* 0: there is nothing more to come */
-	bool null_on_error;
-	bool unsayable; /* the prompt; the one row is NULL */
+	uint64 id;              /* 0: there is nothing more to come */
+	Qwen3dmOptions options; /* only its plain values */
+	bool unsayable;         /* the prompt; the one row is NULL */
 } StreamState;
 
 QWEN3DM_FUNCTION(qwen3dm_stream);
@@ -43,13 +43,13 @@ static StreamState *
 start_stream(FunctionCallInfo fcinfo, MemoryContext context)
 {
 	StreamState *state = palloc0(sizeof(StreamState));
-	Qwen3dmOptions options;
+	Qwen3dmOptions *options = &state->options;
 	Qwen3dmFailure failure;
 	q3p_bytes prompt;
 	q3p_request message;
 
-	qwen3dm_generation_options(fcinfo, 1, Q3P_STREAM, &options);
-	state->null_on_error = options.null_on_error;
+	qwen3dm_generation_options(fcinfo, 1, Q3P_STREAM, options);
+	qwen3dm_schema_option(fcinfo, QWEN3DM_ARG_SCHEMA, options);
 	state->at_end.func = stop_stream;
 	state->at_end.arg = state;
 	MemoryContextRegisterResetCallback(context, &state->at_end);
@@ -58,13 +58,13 @@ start_stream(FunctionCallInfo fcinfo, MemoryContext context)
 
 	if (!qwen3dm_to_utf8(PG_GETARG_TEXT_PP(0), &prompt, &failure))
 	{
-		if (!options.null_on_error)
+		if (!options->null_on_error)
 			qwen3dm_raise(&failure, 0);
 		state->unsayable = true;
 		return state;
 	}
-	message = qwen3dm_request_for(&options, prompt);
-	state->id = qwen3dm_submit(&message, &options.lists)->id;
+	message = qwen3dm_request_for(options, prompt);
+	state->id = qwen3dm_submit(&message, &options->lists)->id;
 	return state;
 }
 
@@ -116,13 +116,15 @@ qwen3dm_stream(PG_FUNCTION_ARGS)
 		                errmsg("the answer was canceled with the transaction that asked for it")));
 	if (next_piece(r, &bytes))
 		piece = qwen3dm_from_utf8(bytes, &failure);
-	else
+	else if (r->failure.sqlstate != 0)
 		failure = r->failure;
+	else
+		(void) qwen3dm_is_whole(&state->options, &r->result, &failure);
 
 	if (failure.sqlstate != 0)
 	{
 		/* The row that failed: NULL, and the end. */
-		if (!state->null_on_error)
+		if (!state->options.null_on_error)
 			qwen3dm_raise(&failure, 0);
 		stop_stream(state);
 		SRF_RETURN_NEXT_NULL(funcctx);
