@@ -220,9 +220,9 @@ static q3_code
 find_start(q3_job *job, const q3_preparer *p, bool thinking, q3_tokens *start, q3_error *err)
 {
 	job->in_value = !thinking;
-	job->constraint = q3_cached_constraint(job->schema);
+	job->constraint = q3_cached_constraint(job->schema, err);
 	if (job->constraint == NULL)
-		return q3_fail(err, Q3_ERR_MEMORY, "out of memory");
+		return err->code;
 	if (thinking)
 	{
 		if (job->max_tokens > 1 &&
@@ -236,8 +236,8 @@ find_start(q3_job *job, const q3_preparer *p, bool thinking, q3_tokens *start, q
 		return Q3_OK;
 	start->n = 0;
 	q3_constraint_free(job->constraint);
-	job->constraint = q3_cached_constraint(job->schema);
-	return job->constraint != NULL ? Q3_OK : q3_fail(err, Q3_ERR_MEMORY, "out of memory");
+	job->constraint = q3_cached_constraint(job->schema, err);
+	return job->constraint != NULL ? Q3_OK : err->code;
 }
 
 /* The answer's beginning under the schema is read with the prompt. */

@@ -195,6 +195,8 @@ settle(q3_constraint *c, places *set, size_t first)
 	for (size_t i = first; i < set->n && !c->failed; i++)
 		if (is_free(c, set->items[i]))
 			follow(c, set, first, set->items[i]);
+	if (c->failed)
+		return;
 	for (size_t i = first; i < set->n; i++)
 		if (!is_free(c, set->items[i]))
 			set->items[n++] = set->items[i];
@@ -761,26 +763,30 @@ q3_constraint_forced(q3_constraint *c, const q3_tokenizer *tok, q3_tokens *out)
  * --------------------------------------------------------------------------------------------- */
 
 q3_constraint *
-q3_constraint_create(q3_schema *s, const q3_token_trie *t)
+q3_constraint_create(q3_schema *s, const q3_token_trie *t, q3_error *err)
 {
 	q3_constraint *c = calloc(1, sizeof(*c));
 
-	if (c == NULL)
+	/* Behind the root rule is node 0. */
+	if (c == NULL || !q3_grow(&c->frames, 0, &c->frame_capacity, sizeof(c->frames[0])))
+	{
+		free(c);
+		q3_fail(err, Q3_ERR_MEMORY, "out of memory");
 		return NULL;
+	}
 	c->schema = s;
 	c->trie = t;
 	c->strings = q3_string_table();
-	/* Behind the root rule is node 0. */
-	c->failed = !q3_grow(&c->frames, 0, &c->frame_capacity, sizeof(c->frames[0]));
+	c->frames[0] = (frame){0};
+	c->n_frames = 1;
+	add_place(c, &c->now, 0, (place){.node = s->start});
+	settle(c, &c->now, 0);
 	if (!c->failed)
-	{
-		c->frames[0] = (frame){0};
-		c->n_frames = 1;
-		add_place(c, &c->now, 0, (place){.node = s->start});
-		settle(c, &c->now, 0);
-	}
-	if (!c->failed && c->now.n > 0)
 		return c;
+	if (c->now.n >= MAX_PLACES)
+		q3_fail(err, Q3_ERR_UNSUPPORTED, "JSON schema has too many alternatives");
+	else
+		q3_fail(err, Q3_ERR_MEMORY, "out of memory");
 	q3_constraint_free(c);
 	return NULL;
 }

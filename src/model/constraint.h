@@ -13,8 +13,11 @@
 
 typedef struct q3_constraint q3_constraint;
 
-/* At the beginning of the answer; NULL when out of memory. */
-extern q3_constraint *q3_constraint_create(q3_schema *s, const q3_token_trie *t);
+/*
+ * At the beginning of the answer. NULL and err on failure: Q3_ERR_MEMORY, or Q3_ERR_UNSUPPORTED for
+ * a schema with too many alternatives.
+ */
+extern q3_constraint *q3_constraint_create(q3_schema *s, const q3_token_trie *t, q3_error *err);
 extern void q3_constraint_free(q3_constraint *c);
 
 /*

@@ -197,7 +197,7 @@ q3_schema_cache_put(q3_cached_schema *s)
 }
 
 q3_constraint *
-q3_cached_constraint(q3_cached_schema *s)
+q3_cached_constraint(q3_cached_schema *s, q3_error *err)
 {
-	return q3_constraint_create(s->schema, s->cache->trie);
+	return q3_constraint_create(s->schema, s->cache->trie, err);
 }

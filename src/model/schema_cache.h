@@ -25,7 +25,7 @@ extern void q3_schema_cache_free(q3_schema_cache *cache);
  */
 extern q3_cached_schema *q3_schema_cache_get(q3_schema_cache *cache, q3_str text, q3_error *err);
 extern void q3_schema_cache_put(q3_cached_schema *s); /* NULL: nothing happens */
-/* A constraint at its beginning; to be freed before the schema is given back. */
-extern q3_constraint *q3_cached_constraint(q3_cached_schema *s);
+/* A constraint at its beginning, to be freed before the schema is given back; NULL and err. */
+extern q3_constraint *q3_cached_constraint(q3_cached_schema *s, q3_error *err);
 
 #endif

@@ -102,7 +102,7 @@ static int
 draw_answer(q3_schema *s, const q3_token_trie *t, const q3_tokenizer *tok, float *logits,
             uint32_t *bits, uint64_t *state, q3_sampler *sampler, int *n_forced)
 {
-	q3_constraint *c = q3_constraint_create(s, t);
+	q3_constraint *c = q3_constraint_create(s, t, NULL);
 	q3_tokens forced = {0};
 	int n = 0;
 

@@ -64,7 +64,7 @@ good_schema(const char *text)
 static inline bool
 accepts(q3_schema *s, const q3_token_trie *t, const q3_tokenizer *tok, const char *text)
 {
-	q3_constraint *c = q3_constraint_create(s, t);
+	q3_constraint *c = q3_constraint_create(s, t, NULL);
 	bool ok = true;
 
 	assert_non_null(c);

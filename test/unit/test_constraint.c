@@ -46,7 +46,7 @@ has_bit(const uint32_t *bits, int32_t id)
 static q3_constraint *
 replay(q3_schema *s, const q3_tokens *tokens)
 {
-	q3_constraint *c = q3_constraint_create(s, trie);
+	q3_constraint *c = q3_constraint_create(s, trie, NULL);
 
 	assert_non_null(c);
 	for (size_t i = 0; i < tokens->n; i++)
@@ -140,7 +140,7 @@ test_kept_masks(void **state)
 	(void) state;
 	for (int round = 0; round < 2; round++)
 	{
-		q3_constraint *c = q3_constraint_create(s, trie);
+		q3_constraint *c = q3_constraint_create(s, trie, NULL);
 
 		assert_true(q3_constraint_push(c, '"', tok));
 		for (int i = 0; i < 300; i++)
@@ -165,7 +165,7 @@ test_ambiguity_has_a_limit(void **state)
 {
 	q3_schema *s = good_schema("{\"anyOf\":[{\"items\":{\"$ref\":\"#\"}},{\"items\":{\"anyOf\":[{"
 	                           "\"$ref\":\"#\"}]}},{\"type\":\"null\"}]}");
-	q3_constraint *c = q3_constraint_create(s, trie);
+	q3_constraint *c = q3_constraint_create(s, trie, NULL);
 	uint32_t *bits = calloc((size_t) trie->n_words, sizeof(*bits));
 	int n = 0;
 
@@ -183,7 +183,7 @@ static void
 test_nesting_ends(void **state)
 {
 	q3_schema *s = good_schema("{\"items\":{\"$ref\":\"#\"}}");
-	q3_constraint *c = q3_constraint_create(s, trie);
+	q3_constraint *c = q3_constraint_create(s, trie, NULL);
 	int n = 0;
 
 	(void) state;
@@ -206,7 +206,7 @@ static void
 expect_forced(const char *schema, const char *before, const char *forced, bool closed)
 {
 	q3_schema *s = good_schema(schema);
-	q3_constraint *c = q3_constraint_create(s, trie);
+	q3_constraint *c = q3_constraint_create(s, trie, NULL);
 	q3_tokens got = {0}, want = {0};
 
 	for (; *before != '\0'; before++)
@@ -227,17 +227,22 @@ test_forced(void **state)
 {
 	static const char one[] = "{\"properties\":{\"name\":{\"type\":\"string\"},\"n\":{\"type\":"
 	                          "\"integer\"}},\"required\":[\"name\",\"n\"]}";
+	static const char digits[] = "{\"properties\":{\"n\":{\"type\":\"integer\",\"minimum\":0}},"
+	                             "\"required\":[\"n\"]}";
 
 	(void) state;
 	/* The quote that opens a string may be one token with what follows. */
 	expect_forced(one, "", "{\"name\":", false);
-	expect_forced(one, "{\"name\": \"x\"", ", \"n\": ", false);
+	/* The space, too, if a sign may follow; if only digits may, it is a token of its own. */
+	expect_forced(one, "{\"name\": \"x\"", ", \"n\":", false);
+	expect_forced(digits, "{", "\"n\": ", false);
 	expect_forced(one, "{\"name\": \"x", "", false);
 	expect_forced(one, "{\"name\": \"x\", \"n\": 1", "", false);
 	expect_forced(one, "{\"name\": \"x\", \"n\": 1}", "", true);
 	expect_forced("{\"const\":\"name\"}", "", "\"name\"", true);
 	expect_forced("{\"enum\":[\"name\",\"aaaa\"]}", "\"n", "ame\"", true);
-	expect_forced("{\"enum\":[1,12]}", "", "1", false);
+	/* "12" is a token. */
+	expect_forced("{\"enum\":[1,12]}", "", "", false);
 	expect_forced("{\"format\":\"date\"}", "\"2024", "-", false);
 	expect_forced("{\"properties\":{\"\xc3\xa9\":{\"const\":1}}}", "{", "", false);
 	expect_forced("{\"properties\":{\"\xc3\xa9\":{\"const\":1}}}", "{\"\xc3", "", false);
@@ -448,7 +453,9 @@ test_thinking(void **state)
 		o.plain = false;
 		o.thinking = true;
 		o.has_temperature = true;
-		o.temperature = 2;
+		o.temperature = 8;
+		o.has_top_p = o.has_top_k = true; /* off */
+		o.top_p = 1;
 		o.seed = (uint64_t) i;
 		p = submit(&f, &o, 1, 100);
 		run_all(&f);
@@ -516,7 +523,7 @@ use_cache(void *arg)
 
 		snprintf(text, sizeof(text), "{\"pattern\":\"^.{1,%d}$\"}", 5 + i % 100);
 		s = q3_schema_cache_get(cache, str(text), &err);
-		c = s != NULL ? q3_cached_constraint(s) : NULL;
+		c = s != NULL ? q3_cached_constraint(s, &err) : NULL;
 		if (c == NULL || !q3_constraint_push(c, '"', tok) || !q3_constraint_mask(c, bits))
 		{
 			free(bits);
