@@ -4,7 +4,8 @@
 #   make demo                                a throw-away cluster with a real model, from nothing
 #   make test                                unit, oracle, regression and TAP tests, from nothing
 #   make demo-stop                           stops the demo's cluster and removes it
-#   make unit, make server-tests             parts of it; TESTS=t/003_cancel.pl for some of them
+#   make unit, make regress-tests, make server-tests
+#                                            parts of it; TESTS=t/003_cancel.pl for some of the last
 #   make fuzz-corpus, make fuzz              another part, and fuzzing proper (FUZZ_SECONDS a target)
 #   make tsan                                the unit tests once more, under ThreadSanitizer
 #   make neon-tests                          the kernels for ARM, cross-compiled and under qemu-user; TESTS="..."
@@ -224,6 +225,9 @@ test:
 server-tests:
 	@MAKE='$(MAKE)' test/setup/run-tests.sh server $(TESTS)
 
+regress-tests:
+	@MAKE='$(MAKE)' test/setup/run-tests.sh regress
+
 headers-check:
 	@EXTENSION_SRC='$(EXTENSION_SRC)' EXTENSION_FLAGS='-I$(srcdir)/src $(PG_CFLAGS)' \
 		test/setup/headers.sh check
@@ -241,6 +245,6 @@ format-check:
 	clang-format --dry-run -Werror $$(git ls-files '*.c' '*.h')
 	shellcheck -x .ci/run test/setup/*.sh
 
-.PHONY: unit unit-programs tsan neon-tests fuzz fuzz-corpus bench bench-programs quality demo demo-stop test server-tests \
+.PHONY: unit unit-programs tsan neon-tests fuzz fuzz-corpus bench bench-programs quality demo demo-stop test server-tests regress-tests \
 	headers-check headers-fetch clean-area format format-check install-engine uninstall-engine
 .SECONDARY:

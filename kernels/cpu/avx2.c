@@ -275,9 +275,11 @@ bf16_weights(const uint8_t *w, const w_head *head, int j)
 	return out;
 }
 
+typedef __m256i q32[4];
+
 /* Integers 0 ... 15 of 16 bytes: low nibbles in q[0] and q[1], high ones in q[2] and q[3]. */
 INLINE void
-nibbles(const uint8_t *qs, __m256i q[4])
+nibbles(const uint8_t *qs, q32 q)
 {
 	foreach (i, 2)
 	{
@@ -290,7 +292,7 @@ nibbles(const uint8_t *qs, __m256i q[4])
 
 /* Sets the fifth bit of integer i where bit i of high is set. */
 INLINE void
-add_fifth_bits(uint32_t high, __m256i q[4])
+add_fifth_bits(uint32_t high, q32 q)
 {
 	const __m256i lane = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
 
@@ -305,7 +307,7 @@ add_fifth_bits(uint32_t high, __m256i q[4])
 
 /* d * (q - offset) */
 INLINE w32
-scaled(V d, const __m256i q[4], int offset)
+scaled(V d, const q32 q, int offset)
 {
 	w32 out;
 
@@ -317,73 +319,13 @@ scaled(V d, const __m256i q[4], int offset)
 
 /* d * q + m */
 INLINE w32
-scaled_and_shifted(V d, V m, const __m256i q[4])
+scaled_and_shifted(V d, V m, const q32 q)
 {
 	w32 out;
 
 	foreach (i, 4)
 		out.v[i] = _mm256_fmadd_ps(d, _mm256_cvtepi32_ps(q[i]), m);
 	return out;
-}
-
-INLINE void
-one_scale(const uint8_t *w, w_head *head)
-{
-	head->d = set1_half(w);
-}
-
-INLINE void
-scale_and_minimum(const uint8_t *w, w_head *head)
-{
-	set1_halves(w, &head->d, &head->m);
-}
-
-#define q4_0_begin one_scale
-#define q5_0_begin one_scale
-#define q8_0_begin one_scale
-#define q4_1_begin scale_and_minimum
-#define q5_1_begin scale_and_minimum
-
-INLINE w32
-q4_0_weights(const uint8_t *w, const w_head *head, int j)
-{
-	__m256i q[4];
-
-	(void) j;
-	nibbles(((const block_q4_0 *) w)->qs, q);
-	return scaled(head->d, q, 8);
-}
-
-INLINE w32
-q4_1_weights(const uint8_t *w, const w_head *head, int j)
-{
-	__m256i q[4];
-
-	(void) j;
-	nibbles(((const block_q4_1 *) w)->qs, q);
-	return scaled_and_shifted(head->d, head->m, q);
-}
-
-INLINE w32
-q5_0_weights(const uint8_t *w, const w_head *head, int j)
-{
-	__m256i q[4];
-
-	(void) j;
-	nibbles(((const block_q5_0 *) w)->qs, q);
-	add_fifth_bits(load_u32(((const block_q5_0 *) w)->qh), q);
-	return scaled(head->d, q, 16);
-}
-
-INLINE w32
-q5_1_weights(const uint8_t *w, const w_head *head, int j)
-{
-	__m256i q[4];
-
-	(void) j;
-	nibbles(((const block_q5_1 *) w)->qs, q);
-	add_fifth_bits(load_u32(((const block_q5_1 *) w)->qh), q);
-	return scaled_and_shifted(head->d, head->m, q);
 }
 
 INLINE w32
@@ -420,34 +362,19 @@ k_begin(const uint8_t *w, w_head *head)
 	in_memory(head->minimum);
 }
 
-#define q4_k_begin k_begin
-#define q5_k_begin k_begin
-
 /* The nibbles of group j as integers. */
 INLINE void
-group_nibbles(const uint8_t *qs, int j, __m256i q[4])
+group_nibbles(const uint8_t *qs, int j, q32 q)
 {
 	foreach (i, 4)
 		q[i] = _mm256_and_si256(_mm256_srli_epi32(widen(qs + 32 * (j / 2) + 8 * i), 4 * (j % 2)),
 		                        _mm256_set1_epi32(15));
 }
 
-INLINE w32
-q4_k_weights(const uint8_t *w, const w_head *head, int j)
+/* Sets the fifth bit of each integer of group j. */
+INLINE void
+add_group_bits(const uint8_t *high, int j, q32 q)
 {
-	__m256i q[4];
-
-	group_nibbles(((const block_q4_k *) w)->qs, j, q);
-	return scaled_and_shifted(_mm256_set1_ps(head->scale[j]), _mm256_set1_ps(head->minimum[j]), q);
-}
-
-INLINE w32
-q5_k_weights(const uint8_t *w, const w_head *head, int j)
-{
-	const uint8_t *high = ((const block_q5_k *) w)->qh;
-	__m256i q[4];
-
-	group_nibbles(((const block_q5_k *) w)->qs, j, q);
 	foreach (i, 4)
 	{
 		__m256i bit =
@@ -455,7 +382,6 @@ q5_k_weights(const uint8_t *w, const w_head *head, int j)
 
 		q[i] = _mm256_or_si256(q[i], _mm256_slli_epi32(bit, 4));
 	}
-	return scaled_and_shifted(_mm256_set1_ps(head->scale[j]), _mm256_set1_ps(head->minimum[j]), q);
 }
 
 INLINE void
@@ -492,6 +418,7 @@ q6_k_weights(const uint8_t *w, const w_head *head, int j)
 	return out;
 }
 
+#include "simd_blocks.h"
 #include "simd_matmul.h"
 #include "simd_ops.h"
 #include "simd_planes.h"

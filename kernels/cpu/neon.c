@@ -80,6 +80,14 @@ set1_half(const void *p)
 	return vcvt_f32_f16(vreinterpret_f16_u16(vdup_n_u16(load_u16(p))));
 }
 
+/* Two neighbouring halves, each to all lanes. */
+static inline void
+set1_halves(const uint8_t *p, V *a, V *b)
+{
+	*a = set1_half(p);
+	*b = set1_half(p + 2);
+}
+
 /* 16 bytes to 16 floats. */
 INLINE void
 widen(int8x16_t bytes, V out[4])
@@ -141,9 +149,11 @@ bf16_weights(const uint8_t *w, const w_head *head, int j)
 	return out;
 }
 
+typedef uint8x16_t q32[2];
+
 /* Integers 0 ... 15 of 16 bytes: low nibbles in q[0], high ones in q[1]. */
 INLINE void
-nibbles(const uint8_t *qs, uint8x16_t q[2])
+nibbles(const uint8_t *qs, q32 q)
 {
 	uint8x16_t both = vld1q_u8(qs);
 
@@ -153,7 +163,7 @@ nibbles(const uint8_t *qs, uint8x16_t q[2])
 
 /* Sets the fifth bit of integer i where bit i of high is set. */
 INLINE void
-add_fifth_bits(uint32_t high, uint8x16_t q[2])
+add_fifth_bits(uint32_t high, q32 q)
 {
 	const uint8x16_t bit = vreinterpretq_u8_u64(vdupq_n_u64(0x8040201008040201));
 	uint8x16_t bytes = vreinterpretq_u8_u32(vdupq_n_u32(high));
@@ -171,7 +181,7 @@ add_fifth_bits(uint32_t high, uint8x16_t q[2])
 
 /* d * (q - offset) */
 INLINE w32
-scaled(V d, const uint8x16_t q[2], uint8_t offset)
+scaled(V d, const q32 q, uint8_t offset)
 {
 	w32 out;
 
@@ -188,7 +198,7 @@ scaled(V d, const uint8x16_t q[2], uint8_t offset)
 
 /* d * q + m */
 INLINE w32
-scaled_and_shifted(V d, V m, const uint8x16_t q[2])
+scaled_and_shifted(V d, V m, const q32 q)
 {
 	w32 out;
 
@@ -201,67 +211,6 @@ scaled_and_shifted(V d, V m, const uint8x16_t q[2])
 			out.v[4 * i + k] = v_fma(d, f[k], m);
 	}
 	return out;
-}
-
-INLINE void
-one_scale(const uint8_t *w, w_head *head)
-{
-	head->d = set1_half(w);
-}
-
-INLINE void
-scale_and_minimum(const uint8_t *w, w_head *head)
-{
-	head->d = set1_half(w);
-	head->m = set1_half(w + 2);
-}
-
-#define q4_0_begin one_scale
-#define q5_0_begin one_scale
-#define q8_0_begin one_scale
-#define q4_1_begin scale_and_minimum
-#define q5_1_begin scale_and_minimum
-
-INLINE w32
-q4_0_weights(const uint8_t *w, const w_head *head, int j)
-{
-	uint8x16_t q[2];
-
-	(void) j;
-	nibbles(((const block_q4_0 *) w)->qs, q);
-	return scaled(head->d, q, 8);
-}
-
-INLINE w32
-q4_1_weights(const uint8_t *w, const w_head *head, int j)
-{
-	uint8x16_t q[2];
-
-	(void) j;
-	nibbles(((const block_q4_1 *) w)->qs, q);
-	return scaled_and_shifted(head->d, head->m, q);
-}
-
-INLINE w32
-q5_0_weights(const uint8_t *w, const w_head *head, int j)
-{
-	uint8x16_t q[2];
-
-	(void) j;
-	nibbles(((const block_q5_0 *) w)->qs, q);
-	add_fifth_bits(load_u32(((const block_q5_0 *) w)->qh), q);
-	return scaled(head->d, q, 16);
-}
-
-INLINE w32
-q5_1_weights(const uint8_t *w, const w_head *head, int j)
-{
-	uint8x16_t q[2];
-
-	(void) j;
-	nibbles(((const block_q5_1 *) w)->qs, q);
-	add_fifth_bits(load_u32(((const block_q5_1 *) w)->qh), q);
-	return scaled_and_shifted(head->d, head->m, q);
 }
 
 INLINE w32
@@ -296,9 +245,6 @@ k_begin(const uint8_t *w, w_head *head)
 	store_scaled_bytes(vnegq_f32(set1_half(w + 2)), minimums, head->minimum);
 }
 
-#define q4_k_begin k_begin
-#define q5_k_begin k_begin
-
 /* Bytes shifted right by n, which need be no constant to the compiler. */
 INLINE uint8x16_t
 shift_bytes_right(uint8x16_t bytes, int n)
@@ -308,36 +254,23 @@ shift_bytes_right(uint8x16_t bytes, int n)
 
 /* The nibbles of group j as integers. */
 INLINE void
-group_nibbles(const uint8_t *qs, int j, uint8x16_t q[2])
+group_nibbles(const uint8_t *qs, int j, q32 q)
 {
 	foreach (i, 2)
 		q[i] = vandq_u8(shift_bytes_right(vld1q_u8(qs + 32 * (j / 2) + 16 * i), 4 * (j % 2)),
 		                vdupq_n_u8(15));
 }
 
-INLINE w32
-q4_k_weights(const uint8_t *w, const w_head *head, int j)
+/* Sets the fifth bit of each integer of group j. */
+INLINE void
+add_group_bits(const uint8_t *high, int j, q32 q)
 {
-	uint8x16_t q[2];
-
-	group_nibbles(((const block_q4_k *) w)->qs, j, q);
-	return scaled_and_shifted(v_set1(head->scale[j]), v_set1(head->minimum[j]), q);
-}
-
-INLINE w32
-q5_k_weights(const uint8_t *w, const w_head *head, int j)
-{
-	const uint8_t *high = ((const block_q5_k *) w)->qh;
-	uint8x16_t q[2];
-
-	group_nibbles(((const block_q5_k *) w)->qs, j, q);
 	foreach (i, 2)
 	{
 		uint8x16_t bit = vandq_u8(shift_bytes_right(vld1q_u8(high + 16 * i), j), vdupq_n_u8(1));
 
 		q[i] = vorrq_u8(q[i], vshlq_n_u8(bit, 4));
 	}
-	return scaled_and_shifted(v_set1(head->scale[j]), v_set1(head->minimum[j]), q);
 }
 
 INLINE void
@@ -374,6 +307,7 @@ q6_k_weights(const uint8_t *w, const w_head *head, int j)
 	return out;
 }
 
+#include "simd_blocks.h"
 #include "simd_matmul.h"
 #include "simd_ops.h"
 #include "simd_planes.h"

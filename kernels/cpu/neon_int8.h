@@ -81,14 +81,7 @@ sums_add(int8_sums s, const int8x16_t u[4], int8x16_t x, const bool small)
 
 #endif
 
-/* Packed weights of four rows or of a panel, and what they mean. */
-typedef struct int8_rows
-{
-	const uint8_t *hi, *lo; /* lo: NULL for nibbles */
-	const uint16_t *scale, *offset;
-	float factor, middle; /* see planes_layout.h; middle: over -128 */
-	int32_t n_blocks;
-} int8_rows;
+#include "int8_rows.h"
 
 /* 16 columns of four rows, in fours, the first eight from hi and lo on, the others 64 bytes on. */
 INLINE void
@@ -244,29 +237,10 @@ DEFINE_INT8(8)
 	}
 #endif
 
-typedef void (*int8_fn)(const int8_rows *w, const q3_acts *x, float *const *y, int32_t r,
-                        int n_rows);
-
 /* [nibbles][two planes of activations][tokens - 1] */
 static const int8_fn int8_tiles[2][2][INT8_TOKENS] = {
     {ALL_INT8(int8_bytes), ALL_INT8(int8_bytes_two)},
     {ALL_INT8(int8_nibbles), ALL_INT8(int8_nibbles_two)}};
-
-static int8_rows
-int8_rows_at(const q3_planes *w, bool nibbles, int32_t row)
-{
-	size_t at = panel_block(w, row / Q3_PANEL_ROWS, 0), in_panel = (size_t) (row % Q3_PANEL_ROWS);
-
-	return (int8_rows){
-	    .hi = w->hi + at * NIBBLE_BLOCK + in_panel * 4,
-	    .lo = nibbles ? NULL : w->lo + at * NIBBLE_BLOCK + in_panel * 4,
-	    .scale = w->scale + at * Q3_PANEL_ROWS + in_panel,
-	    .offset = w->offset == NULL ? NULL : w->offset + at * Q3_PANEL_ROWS + in_panel,
-	    .factor = nibbles ? nibble_factor(w->kind) : byte_factor(w->kind),
-	    .middle = nibble_middle(w->kind) * -0x1p-7f,
-	    .n_blocks = w->cols / Q3_PLANE_BLOCK,
-	};
-}
 
 /* A panel of which n_rows exist with up to INT8_TOKENS tokens. */
 static void

@@ -10,13 +10,7 @@
  * in the same order.
  */
 
-/* Vectors of packed rows, and what they mean. */
-typedef struct int8_rows
-{
-	const uint8_t *hi, *lo;
-	const uint16_t *scale, *offset;
-	float factor, middle; /* see planes_layout.h; middle: over -128 */
-} int8_rows;
+#include "int8_rows.h"
 
 /*
  * The integers of block b with n tokens of one plane of activations, ldq apart, times weight. n,
@@ -68,15 +62,15 @@ block_dots(const int8_rows *w, const bool nibbles, int32_t b, const int8_t *q, s
  * constants.
  */
 INLINE void
-int8_tile_of(const int8_rows *w, const bool nibbles, const bool two, int32_t n_blocks,
-             const q3_acts *x, const int n, float *const *y, int32_t r, int n_rows)
+int8_tile_of(const int8_rows *w, const bool nibbles, const bool two, const q3_acts *x, const int n,
+             float *const *y, int32_t r, int n_rows)
 {
 	size_t ldq = (size_t) x->cols, ldb = ldq / Q3_PLANE_BLOCK;
 	V acc[INT8_TOKENS];
 
 	foreach (t, n)
 		acc[t] = v_zero();
-	for (int32_t b = 0; b < n_blocks; b++)
+	for (int32_t b = 0; b < w->n_blocks; b++)
 	{
 		V scale = v_load_half(w->scale + b * Q3_PANEL_ROWS), offset = scale;
 		I dot[INT8_TOKENS], lo_dot[INT8_TOKENS];
@@ -111,10 +105,10 @@ int8_tile_of(const int8_rows *w, const bool nibbles, const bool two, int32_t n_b
 }
 
 #define DEFINE_INT8_TILE(NAME, N, NIBBLES, TWO)                                                    \
-	static void NAME##_##N(const int8_rows *w, int32_t n_blocks, const q3_acts *x,                 \
-	                       float *const *y, int32_t r, int n_rows)                                 \
+	static void NAME##_##N(const int8_rows *w, const q3_acts *x, float *const *y, int32_t r,       \
+	                       int n_rows)                                                             \
 	{                                                                                              \
-		int8_tile_of(w, NIBBLES, TWO, n_blocks, x, N, y, r, n_rows);                               \
+		int8_tile_of(w, NIBBLES, TWO, x, N, y, r, n_rows);                                         \
 	}
 #define DEFINE_INT8(N)                                                                             \
 	DEFINE_INT8_TILE(int8_bytes, N, false, false)                                                  \
@@ -140,28 +134,10 @@ DEFINE_INT8(6)
 	}
 #endif
 
-typedef void (*int8_fn)(const int8_rows *w, int32_t n_blocks, const q3_acts *x, float *const *y,
-                        int32_t r, int n_rows);
-
 /* [nibbles][two planes of activations][tokens - 1] */
 static const int8_fn int8_tiles[2][2][INT8_TOKENS] = {
     {ALL_INT8(int8_bytes), ALL_INT8(int8_bytes_two)},
     {ALL_INT8(int8_nibbles), ALL_INT8(int8_nibbles_two)}};
-
-static int8_rows
-int8_rows_at(const q3_planes *w, bool nibbles, int32_t row)
-{
-	size_t at = panel_block(w, row / Q3_PANEL_ROWS, 0), in_panel = (size_t) (row % Q3_PANEL_ROWS);
-
-	return (int8_rows){
-	    .hi = w->hi + at * NIBBLE_BLOCK + in_panel * 4,
-	    .lo = nibbles ? NULL : w->lo + at * NIBBLE_BLOCK + in_panel * 4,
-	    .scale = w->scale + at * Q3_PANEL_ROWS + in_panel,
-	    .offset = w->offset == NULL ? NULL : w->offset + at * Q3_PANEL_ROWS + in_panel,
-	    .factor = nibbles ? nibble_factor(w->kind) : byte_factor(w->kind),
-	    .middle = nibble_middle(w->kind) * -0x1p-7f,
-	};
-}
 
 static void
 matmul_int8(const q3_planes *w, int bits, int32_t row_begin, int32_t row_end, const q3_acts *x,
@@ -180,8 +156,8 @@ matmul_int8(const q3_planes *w, int bits, int32_t row_begin, int32_t row_end, co
 			int32_t n = n_tokens / n_tiles + (i < n_tokens % n_tiles ? 1 : 0);
 			q3_acts from = q3_acts_at(x, t, 0);
 
-			int8_tiles[nibbles][x->lo != NULL][n - 1](&rows, w->cols / Q3_PLANE_BLOCK, &from, y + t,
-			                                          r, row_end - r < VL ? row_end - r : VL);
+			int8_tiles[nibbles][x->lo != NULL][n - 1](&rows, &from, y + t, r,
+			                                          row_end - r < VL ? row_end - r : VL);
 			t += n;
 		}
 	}

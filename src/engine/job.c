@@ -47,6 +47,14 @@ q3_preparer_init(q3_preparer *p, const q3_model *m, int32_t context_length)
 			p->max_bytes_a_token = len;
 	}
 	p->max_bytes_a_token *= NFC_SHRINK;
+	p->schemas = q3_schema_cache_create(p->tok);
+}
+
+void
+q3_preparer_free(q3_preparer *p)
+{
+	q3_schema_cache_free(p->schemas);
+	p->schemas = NULL;
 }
 
 void
@@ -72,9 +80,14 @@ q3_job_free(q3_job *job)
 	q3_output_free(job->output);
 	q3_labels_free(job->labels);
 	q3_tokens_free(&job->generated);
+	q3_tokens_free(&job->pending);
+	q3_constraint_free(job->constraint);
+	q3_schema_cache_put(job->schema);
 	job->sampler = NULL;
 	job->output = NULL;
 	job->labels = NULL;
+	job->constraint = NULL;
+	job->schema = NULL;
 }
 
 static q3_code
@@ -194,8 +207,61 @@ set_key(q3_job *job, const q3_job_options *o, bool thinking)
 	hash(md, job->prompt.ids, job->prompt.n * sizeof(job->prompt.ids[0]));
 	hash_strings(md, o->stops, o->n_stops);
 	hash_strings(md, o->labels, o->n_labels);
+	hash_strings(md, &o->schema, 1);
 	job->shareable = EVP_DigestFinal_ex(md, job->key, NULL) == 1;
 	EVP_MD_CTX_free(md);
+}
+
+/*
+ * Tokens that the answer has to begin with, as far as that leaves something to choose: a thinking
+ * model must not begin with the value, which would then be free.
+ */
+static q3_code
+find_start(q3_job *job, const q3_preparer *p, bool thinking, q3_tokens *start, q3_error *err)
+{
+	job->in_value = !thinking;
+	job->constraint = q3_cached_constraint(job->schema, err);
+	if (job->constraint == NULL)
+		return err->code;
+	if (thinking)
+	{
+		if (job->max_tokens > 1 &&
+		    !q3_tokens_push(start, q3_tokenizer_special(p->tok)->think_start))
+			return q3_fail(err, Q3_ERR_MEMORY, "out of memory");
+		return Q3_OK;
+	}
+	if (!q3_constraint_forced(job->constraint, p->tok, start))
+		return q3_fail(err, Q3_ERR_MEMORY, "out of memory");
+	if (start->n < (size_t) job->max_tokens && !q3_constraint_closed(job->constraint))
+		return Q3_OK;
+	start->n = 0;
+	q3_constraint_free(job->constraint);
+	job->constraint = q3_cached_constraint(job->schema, err);
+	return job->constraint != NULL ? Q3_OK : err->code;
+}
+
+/* The answer's beginning under the schema is read with the prompt. */
+static q3_code
+add_schema(q3_job *job, const q3_preparer *p, const q3_job_options *o, bool thinking, q3_error *err)
+{
+	q3_tokens start = {0};
+	q3_code code = Q3_OK;
+
+	if (o->n_stops > 0)
+		return q3_fail(err, Q3_ERR_INVALID, "stop strings cannot be combined with a JSON schema");
+	if (p->schemas == NULL)
+		return q3_fail(err, Q3_ERR_MEMORY, "out of memory");
+	job->schema = q3_schema_cache_get(p->schemas, o->schema, err);
+	if (job->schema == NULL)
+		return err->code;
+	code = find_start(job, p, thinking, &start, err);
+	for (size_t i = 0; i < start.n && code == Q3_OK; i++)
+		if (!q3_tokens_push(&job->prompt, start.ids[i]) ||
+		    !q3_output_push(job->output, start.ids[i], &job->finish))
+			code = q3_fail(err, Q3_ERR_MEMORY, "out of memory");
+	atomic_store(&job->output_tokens, q3_output_n_tokens(job->output));
+	q3_tokens_free(&start);
+	return code;
 }
 
 q3_code
@@ -226,10 +292,12 @@ q3_job_generate(q3_job *job, const q3_preparer *p, const q3_job_options *o, q3_e
 		return err->code;
 	job->mode = o->mode;
 	job->stream = o->stream;
-	if (o->share && greedy && !o->stream)
-		set_key(job, o, thinking);
 	atomic_store(&job->prompt_tokens, (int) job->prompt.n);
-	return Q3_OK;
+	if (o->schema.data != NULL)
+		code = add_schema(job, p, o, thinking, err);
+	if (code == Q3_OK && o->share && greedy && !o->stream)
+		set_key(job, o, thinking);
+	return code;
 }
 
 q3_code
@@ -343,6 +411,9 @@ q3_job_copy_answer(q3_job *job, const q3_job *from)
 			q3_fail(&job->error, Q3_ERR_MEMORY, "out of memory");
 			return;
 		}
+	if (from->finish == Q3_FINISH_STOP && job->finish != Q3_FINISH_STOP)
+		q3_output_end(job->output);
+	job->finish = from->finish;
 }
 
 double

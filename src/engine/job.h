@@ -17,6 +17,7 @@
 #include "model/model.h"
 #include "model/output.h"
 #include "model/sampler.h"
+#include "model/schema_cache.h"
 
 /* Branches of a tree of labels that one job computes in one step. */
 #define Q3_MAX_PROBES 16
@@ -37,13 +38,17 @@ typedef enum q3_phase
 	Q3_PHASE_DECODE /* the prompt is read */
 } q3_phase;
 
-/* What preparing a job needs to know of the model; immutable after q3_preparer_init(). */
+/*
+ * What preparing a job needs to know of the model; immutable after q3_preparer_init(), but for the
+ * schemas, which have a lock of their own.
+ */
 typedef struct q3_preparer
 {
 	const q3_tokenizer *tok;
 	int32_t context_length;   /* of the runtime */
 	int32_t n_vocab;          /* floats in a row of logits */
 	size_t max_bytes_a_token; /* no token stands for more bytes of text than this */
+	q3_schema_cache *schemas; /* NULL: out of memory */
 } q3_preparer;
 
 typedef struct q3_job_options
@@ -60,6 +65,7 @@ typedef struct q3_job_options
 	int32_t max_tokens;
 	q3_str prompt;
 	q3_str system; /* data NULL: none */
+	q3_str schema; /* q3_job_generate(): JSON Schema that the value follows; data NULL: none */
 	const q3_str *stops;
 	size_t n_stops;
 	const q3_str *labels; /* q3_job_classify() */
@@ -91,12 +97,19 @@ typedef struct q3_job
 	bool shareable;
 	unsigned char key[32]; /* shareable: equal for equal jobs */
 	q3_mode mode;
+	/*
+	 * With what an answer has to begin with: of it the client's prompt is prompt_tokens, and the
+	 * rest is in the output already, if it is not a label's.
+	 */
 	q3_tokens prompt;
 	int32_t max_tokens; /* clamped to the context; 0: generates nothing */
 	q3_sampler *sampler;
 	q3_output *output;
 	q3_labels *labels;
-	void *owner; /* the caller's */
+	q3_cached_schema *schema;  /* NULL: none */
+	q3_constraint *constraint; /* where the value is under the schema */
+	bool in_value;             /* the constraint holds: thinking is over */
+	void *owner;               /* the caller's */
 
 	/* Any thread may read these while the job runs. */
 	atomic_bool cancelled; /* set by q3_scheduler_cancel() */
@@ -108,8 +121,9 @@ typedef struct q3_job
 	/* The outcome, valid from the done event on. */
 	q3_error error; /* code Q3_OK: none */
 	q3_finish finish;
-	double logprob_sum;  /* of the tokens counted in n_logprobs */
-	int32_t n_logprobs;  /* generated tokens (without the end token), or scored ones */
+	double logprob_sum; /* of the tokens counted in n_logprobs */
+	/* Tokens that were chosen (without the end token and what a schema forced), or scored ones. */
+	int32_t n_logprobs;
 	uint64_t started_ns; /* q3_now_ns() at its first forward pass; 0: it had none */
 	bool deduplicated;   /* the answer is that to an equal job */
 
@@ -124,13 +138,16 @@ typedef struct q3_job
 	q3_tokens generated; /* of a shareable job, for its followers */
 	q3_probe probes[Q3_MAX_PROBES];
 	int32_t n_probes, next_branch;
-	int32_t next_token; /* decoded, not yet in the KV cache */
-	bool refused;       /* there was no room when its turn came */
-	bool ended;         /* to be taken off the running ones */
-	bool in_step;       /* under the scheduler's lock */
+	q3_tokens pending; /* of the answer, that are not all in the KV cache yet */
+	int32_t pending_done;
+	bool refused; /* there was no room when its turn came */
+	bool ended;   /* to be taken off the running ones */
+	bool in_step; /* under the scheduler's lock */
 } q3_job;
 
 extern void q3_preparer_init(q3_preparer *p, const q3_model *m, int32_t context_length);
+/* After all its jobs have been freed. */
+extern void q3_preparer_free(q3_preparer *p);
 
 /* A job that holds nothing yet; q3_job_free() is safe from here on. */
 extern void q3_job_init(q3_job *job);
@@ -138,7 +155,8 @@ extern void q3_job_free(q3_job *job);
 /*
  * Tokenizes and checks everything that can be wrong with a request: Q3_ERR_INVALID for an option,
  * Q3_ERR_TOO_LONG with both lengths for a prompt that leaves no room in the context,
- * Q3_ERR_UNSUPPORTED for a vocabulary without chat tokens, Q3_ERR_MEMORY.
+ * Q3_ERR_UNSUPPORTED for a vocabulary without chat tokens, Q3_ERR_MEMORY. For a schema also what
+ * q3_schema_compile() says.
  */
 extern q3_code q3_job_generate(q3_job *job, const q3_preparer *p, const q3_job_options *options,
                                q3_error *err);

@@ -133,6 +133,7 @@ prepare_generate(q3_request *r, const q3_preparer *p)
 	                          .max_tokens = msg->max_tokens,
 	                          .prompt = prompt_of(msg),
 	                          .system = bytes(msg->system),
+	                          .schema = bytes(msg->schema),
 	                          .stops = stops,
 	                          .n_stops = msg->n_stops,
 	                          .share = true};

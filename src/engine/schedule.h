@@ -44,7 +44,7 @@ typedef struct q3_role
 typedef struct q3_row
 {
 	int32_t part;
-	int32_t token;  /* picked, or the one that is scored */
+	int32_t token;  /* picked, or the one that is scored; -1: none could be */
 	double logprob; /* of that token */
 } q3_row;
 
@@ -82,7 +82,9 @@ struct q3_scheduler
 	q3_batch_item items[Q3_MAX_ITEMS]; /* the same, by mode */
 	int32_t n_items, n_rows, n_tokens;
 	q3_row rows[Q3_MAX_ROWS];
-	float *logits; /* [max_rows][n_vocab] */
+	float *logits;   /* [max_rows][n_vocab] */
+	uint32_t *masks; /* [max_rows][mask_words]: tokens that a row may pick under a schema */
+	int32_t mask_words;
 
 	pthread_mutex_t lock;
 	int32_t step_live; /* jobs of the step that are not cancelled */

@@ -180,11 +180,22 @@ take_over(q3_job *leader, q3_job *job)
 {
 	q3_output *output = job->output;
 	q3_labels *labels = job->labels;
+	q3_cached_schema *schema = job->schema;
+	q3_constraint *constraint = job->constraint;
+	q3_tokens pending = job->pending;
 
 	job->output = leader->output;
 	leader->output = output;
 	job->labels = leader->labels;
 	leader->labels = labels;
+	job->schema = leader->schema;
+	leader->schema = schema;
+	job->constraint = leader->constraint;
+	leader->constraint = constraint;
+	job->in_value = leader->in_value;
+	job->pending = leader->pending;
+	leader->pending = pending;
+	job->pending_done = leader->pending_done;
 	job->logprob_sum = leader->logprob_sum;
 	job->n_logprobs = leader->n_logprobs;
 	job->finish = leader->finish;
@@ -201,7 +212,6 @@ take_over(q3_job *leader, q3_job *job)
 	job->n_probes = leader->n_probes;
 	leader->n_probes = 0;
 	job->next_branch = leader->next_branch;
-	job->next_token = leader->next_token;
 	job->refused = leader->refused;
 	atomic_store(&job->phase, atomic_load(&leader->phase));
 	atomic_store(&job->prompt_done, atomic_load(&leader->prompt_done));
@@ -423,7 +433,7 @@ q3_schedule_room(const q3_job *job)
 	int32_t n = q3_prompt_length(job);
 
 	if (job->kind == Q3_JOB_GENERATE)
-		n += job->max_tokens - 1;
+		n += job->max_tokens - 1 - ((int32_t) job->prompt.n - atomic_load(&job->prompt_tokens));
 	if (job->kind == Q3_JOB_CLASSIFY)
 		n += q3_labels_depth(job->labels) - job->labels->branches[0].depth;
 	return n;

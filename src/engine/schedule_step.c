@@ -1,11 +1,12 @@
 /*
  * schedule_step.c: which tokens go into the next forward pass.
  *
- * One token of every job that generates, then branches of label trees, then pieces of prompts. The
- * budget is what fits in the batch and in the time that a step should take. Roles share it by their
- * times; within a role half of it is the oldest prompt's, so that it always gets on, the rest goes
- * to the shortest ones first, so that none of them waits behind a long one. A prompt whose next
- * block is just being computed for another one waits until that is there.
+ * One token of every job that generates, and what a schema forces behind it, then branches of label
+ * trees, then pieces of prompts. The budget is what fits in the batch and in the time that a step
+ * should take. Roles share it by their times; within a role half of it is the oldest prompt's, so
+ * that it always gets on, the rest goes to the shortest ones first, so that none of them waits
+ * behind a long one. A prompt whose next block is just being computed for another one waits until
+ * that is there.
  */
 #include "engine/schedule.h"
 
@@ -437,6 +438,28 @@ put_in_order(q3_scheduler *s)
 		s->items[i] = order[i]->item;
 }
 
+/* Tokens of answers that are not in the KV cache yet: one of every job, more if there is room. */
+static void
+add_answers(q3_scheduler *s)
+{
+	int32_t spare = s->max_batch;
+
+	for (int32_t i = 0; i < s->n_running; i++)
+		spare -= decoding(s->running[i]);
+	for (int32_t i = 0; i < s->n_running; i++)
+	{
+		q3_job *job = s->running[i];
+		int32_t left = (int32_t) job->pending.n - job->pending_done, n = left;
+
+		if (!decoding(job))
+			continue;
+		n = n < 1 + spare ? n : 1 + spare;
+		spare -= n - 1;
+		add_part(s, job, job->pending.ids + job->pending_done, n,
+		         n == left ? Q3_WANT_LAST : Q3_WANT_NOTHING);
+	}
+}
+
 void
 q3_schedule_build(q3_scheduler *s)
 {
@@ -444,9 +467,7 @@ q3_schedule_build(q3_scheduler *s)
 	int32_t budget, probes;
 
 	s->n_items = s->n_rows = s->n_tokens = 0;
-	for (int32_t i = 0; i < s->n_running; i++)
-		if (decoding(s->running[i]))
-			add_part(s, s->running[i], &s->running[i]->next_token, 1, Q3_WANT_LAST);
+	add_answers(s);
 	budget = prefill_budget(s, s->n_tokens);
 	collect_lanes(s, &l);
 	probes = l.n > 0 ? (budget + 1) / 2 : budget;

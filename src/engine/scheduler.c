@@ -10,6 +10,7 @@
 #include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 /* Steps of fewer tokens are bound by memory and say nothing about prompts. */
 #define MIN_MEASURED 16
@@ -57,8 +58,12 @@ q3_scheduler_create(const q3_model *m, q3_runtime *rt, const q3_scheduler_events
 	s->prefix_cache = info.prefix_cache;
 	/* Pages of rows that no step uses are never touched. */
 	s->logits = malloc(sizeof(float) * (size_t) s->max_rows * (size_t) s->n_vocab);
-	if (s->logits == NULL)
+	s->mask_words = (q3_tokenizer_n_vocab(s->tok) + 31) / 32;
+	s->masks = malloc(sizeof(uint32_t) * (size_t) s->max_rows * (size_t) s->mask_words);
+	if (s->logits == NULL || s->masks == NULL)
 	{
+		free(s->logits);
+		free(s->masks);
 		free(s);
 		q3_fail(err, Q3_ERR_MEMORY, "out of memory");
 		return NULL;
@@ -158,6 +163,7 @@ q3_scheduler_free(q3_scheduler *s)
 	}
 	pthread_mutex_destroy(&s->lock);
 	free(s->logits);
+	free(s->masks);
 	free(s);
 }
 
@@ -266,6 +272,33 @@ row_logprob(const float *row, int32_t n, int32_t token)
 	return (double) row[token] - max - log(sum);
 }
 
+/* What may come while the model thinks: the value has to follow. */
+static void
+mask_ends(const q3_scheduler *s, uint32_t *mask)
+{
+	const q3_special *special = q3_tokenizer_special(s->tok);
+	const int32_t ends[] = {special->eos, special->im_end, special->endoftext};
+
+	memset(mask, 0xff, sizeof(*mask) * (size_t) s->mask_words);
+	for (size_t i = 0; i < sizeof(ends) / sizeof(ends[0]); i++)
+		if (ends[i] >= 0 && ends[i] / 32 < s->mask_words)
+			mask[ends[i] / 32] &= ~(UINT32_C(1) << (ends[i] % 32));
+}
+
+/* Picks a token under the job's schema. */
+static int32_t
+pick_allowed(q3_scheduler *s, int32_t r, q3_job *job, float *logprob)
+{
+	uint32_t *mask = s->masks + (size_t) r * (size_t) s->mask_words;
+	float *logits = s->logits + (size_t) r * (size_t) s->n_vocab;
+
+	if (!job->in_value)
+		mask_ends(s, mask);
+	else if (!q3_constraint_mask(job->constraint, mask))
+		return -1;
+	return q3_sampler_pick_allowed(job->sampler, logits, s->n_valid, mask, logprob);
+}
+
 /* Looks at one row of logits; any of the runtime's threads, each row on its own. */
 static void
 read_row(void *arg, int32_t r)
@@ -275,7 +308,7 @@ read_row(void *arg, int32_t r)
 	const q3_part *part = &s->parts[row->part];
 	q3_job *job = part->job;
 	const float *logits = s->logits + (size_t) r * (size_t) s->n_vocab;
-	float logprob;
+	float logprob = 0;
 
 	if (job->kind == Q3_JOB_LOGPROB)
 	{
@@ -283,7 +316,10 @@ read_row(void *arg, int32_t r)
 		row->logprob = row_logprob(logits, s->n_vocab, row->token);
 		return;
 	}
-	row->token = q3_sampler_pick(job->sampler, logits, s->n_valid, &logprob);
+	if (job->constraint != NULL)
+		row->token = pick_allowed(s, r, job, &logprob);
+	else
+		row->token = q3_sampler_pick(job->sampler, logits, s->n_valid, &logprob);
 	row->logprob = logprob;
 }
 
@@ -306,24 +342,75 @@ send_text(q3_scheduler *s, q3_job *job)
 		s->events.text(s->events.arg, job, text);
 }
 
+/* One more token of the answer; false when out of memory. */
+static bool
+add_token(q3_job *job, int32_t token)
+{
+	return q3_output_push(job->output, token, &job->finish) &&
+	       (!job->shareable || q3_tokens_push(&job->generated, token)) &&
+	       q3_tokens_push(&job->pending, token);
+}
+
+/* What the schema forces behind a token; an answer that is complete needs no end token. */
+static bool
+follow_schema(q3_scheduler *s, q3_job *job, int32_t token)
+{
+	const q3_special *special = q3_tokenizer_special(s->tok);
+	q3_tokens forced = {0};
+	size_t used = 0;
+	bool ok;
+
+	if (job->in_value)
+		ok = q3_constraint_push(job->constraint, token, s->tok);
+	else if (token != special->think_end)
+		return true;
+	else /* the template's way on */
+		ok = q3_tokenizer_encode(s->tok, "\n\n", 2, false, &forced, NULL) == Q3_OK;
+	job->in_value = true;
+	ok = ok && q3_constraint_forced(job->constraint, s->tok, &forced);
+	while (ok && used < forced.n && job->finish == Q3_FINISH_NONE)
+		ok = add_token(job, forced.ids[used++]);
+	if (ok && used == forced.n && q3_constraint_closed(job->constraint))
+	{
+		q3_output_end(job->output);
+		job->finish = Q3_FINISH_STOP;
+	}
+	q3_tokens_free(&forced);
+	return ok;
+}
+
+/* No token could be picked. */
+static void
+fail_choice(q3_job *job)
+{
+	q3_fail(&job->error, Q3_ERR_UNSUPPORTED, "no token can follow under the JSON schema");
+	q3_error_detail(&job->error, "The schema is too ambiguous, or the model's vocabulary lacks "
+	                             "characters that it needs.");
+}
+
 /* True when the job is complete. */
 static bool
 next_token(q3_scheduler *s, q3_job *job, const q3_row *row)
 {
 	int32_t token = row->token;
 
+	if (token < 0)
+	{
+		fail_choice(job);
+		return true;
+	}
+	job->pending.n = 0;
+	job->pending_done = 0;
 	if (!q3_tokenizer_is_end(s->tok, token))
 	{
 		job->logprob_sum += row->logprob;
 		job->n_logprobs++;
 	}
-	if (!q3_output_push(job->output, token, &job->finish) ||
-	    (job->shareable && !q3_tokens_push(&job->generated, token)))
+	if (!add_token(job, token) || (job->constraint != NULL && !follow_schema(s, job, token)))
 	{
 		q3_fail(&job->error, Q3_ERR_MEMORY, "out of memory");
 		return true;
 	}
-	job->next_token = token;
 	atomic_store(&job->phase, Q3_PHASE_DECODE);
 	atomic_store(&job->output_tokens, q3_output_n_tokens(job->output));
 	if (job->stream)
@@ -389,6 +476,8 @@ use_part(q3_scheduler *s, const q3_part *part)
 		atomic_fetch_add(&job->prompt_done, item->n_tokens);
 		ended = use_prompt(s, job);
 	}
+	else
+		job->pending_done += item->n_tokens;
 	if (item->want == Q3_WANT_ALL)
 		return score_rows(s, job, part);
 	if (item->want == Q3_WANT_LAST)

@@ -4,16 +4,24 @@
  */
 #include "engine/tools.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "engine/scheduler.h"
 
 typedef struct generate_options
 {
 	q3_tool_model model;
-	const char *prompt, *system;
+	const char *prompt, *system, *schema_path;
+	char *schema; /* the file's text */
+	size_t schema_len;
+	q3_preparer preparer;
+	uint64_t answer_start; /* when the prompt had been read */
+	double answer_ms;
 	bool plain, special, thinking;
 	bool has_temperature, has_top_p, has_top_k;
 	double temperature, top_p;
@@ -43,6 +51,23 @@ str(const char *s)
 	return (q3_str){.data = s, .len = s != NULL ? strlen(s) : 0};
 }
 
+/* The text of --schema's file, which must not be empty (that would be no schema). */
+static q3_code
+read_schema(generate_options *o, q3_error *err)
+{
+	int fd;
+
+	if (o->schema_path == NULL)
+		return Q3_OK;
+	fd = open(o->schema_path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return q3_fail(err, Q3_ERR_IO, "could not open file \"%s\": %s", o->schema_path,
+		               strerror(errno));
+	o->schema = q3_tool_read_all(fd, &o->schema_len, err);
+	close(fd);
+	return o->schema != NULL ? Q3_OK : err->code;
+}
+
 static q3_code
 prepare(const generate_options *o, q3_job *job, q3_error *err)
 {
@@ -60,9 +85,9 @@ prepare(const generate_options *o, q3_job *job, q3_error *err)
 	                          .max_tokens = o->max_tokens,
 	                          .prompt = str(o->prompt),
 	                          .system = str(o->system),
+	                          .schema = {o->schema, o->schema_len},
 	                          .n_stops = (size_t) o->stops.n};
 	q3_str *stops = calloc(options.n_stops + 1, sizeof(*stops));
-	q3_preparer preparer;
 	q3_code code;
 
 	if (stops == NULL)
@@ -70,14 +95,13 @@ prepare(const generate_options *o, q3_job *job, q3_error *err)
 	for (int i = 0; i < o->stops.n; i++)
 		stops[i] = str(o->stops.items[i]);
 	options.stops = stops;
-	q3_preparer_init(&preparer, o->model.model, o->model.info.context_length);
-	code = q3_job_generate(job, &preparer, &options, err);
+	code = q3_job_generate(job, &o->preparer, &options, err);
 	free(stops);
 	return code;
 }
 
 static q3_code
-compute(const generate_options *o, q3_job *job, q3_error *err)
+compute(generate_options *o, q3_job *job, q3_error *err)
 {
 	bool done = false;
 	q3_scheduler_events events = {.text = on_text, .done = on_done, .arg = &done};
@@ -87,7 +111,10 @@ compute(const generate_options *o, q3_job *job, q3_error *err)
 		return err->code;
 	q3_scheduler_submit(s, job);
 	while (!done && q3_scheduler_step(s))
-		;
+		if (o->answer_start == 0 && atomic_load(&job->phase) == Q3_PHASE_DECODE)
+			o->answer_start = q3_now_ns();
+	if (o->answer_start != 0)
+		o->answer_ms = (double) (q3_now_ns() - o->answer_start) / 1e6;
 	q3_scheduler_free(s);
 	*err = job->error;
 	return err->code;
@@ -103,10 +130,11 @@ describe(const generate_options *o, const q3_job *job, double ms)
 	q3_tool_add_text(json, "thinking", thinking.data, thinking.len);
 	cJSON_AddStringToObject(json, "finish", job->finish == Q3_FINISH_STOP ? "stop" : "length");
 	cJSON_AddStringToObject(json, "mode", q3_tool_mode_name(o->model.mode));
-	cJSON_AddNumberToObject(json, "prompt_tokens", (double) job->prompt.n);
+	cJSON_AddNumberToObject(json, "prompt_tokens", atomic_load(&job->prompt_tokens));
 	cJSON_AddNumberToObject(json, "output_tokens", q3_output_n_tokens(job->output));
 	q3_tool_add_number(json, "confidence", q3_job_confidence(job), 6);
 	q3_tool_add_number(json, "ms", ms, 3);
+	q3_tool_add_number(json, "answer_ms", o->answer_ms, 3);
 	return json;
 }
 
@@ -119,12 +147,18 @@ generate(generate_options *o)
 	uint64_t start;
 
 	q3_job_init(&job);
+	if (code == 0)
+		q3_preparer_init(&o->preparer, o->model.model, o->model.info.context_length);
 	start = q3_now_ns();
+	if (code == 0 && read_schema(o, &err) != Q3_OK)
+		code = q3_tool_error(&err);
 	if (code == 0 && (prepare(o, &job, &err) != Q3_OK || compute(o, &job, &err) != Q3_OK))
 		code = q3_tool_error(&err);
 	if (code == 0)
 		code = q3_tool_print(describe(o, &job, (double) (q3_now_ns() - start) / 1e6), false);
 	q3_job_free(&job);
+	q3_preparer_free(&o->preparer);
+	free(o->schema);
 	q3_tool_model_close(&o->model);
 	return code;
 }
@@ -152,6 +186,8 @@ parse(generate_options *o, int argc, char **argv)
 	    {"seed", 0, Q3_OPT_U64, &o->seed, NULL, 0, 0, "S", "of the random numbers (default: 0)"},
 	    {"stop", 0, Q3_OPT_LIST, &o->stops, NULL, 0, 0, "TEXT",
 	     "end before this text; may be repeated"},
+	    {"schema", 0, Q3_OPT_STRING, &o->schema_path, NULL, 0, 0, "FILE",
+	     "answer with JSON that follows this JSON Schema"},
 	    {"context-length", 0, Q3_OPT_INT, &o->model.context_length, NULL, 0, INT32_MAX, "N",
 	     "longest sequence (default: the model's)"},
 	    Q3_TOOL_KV_OPTION(o->model),

@@ -295,6 +295,7 @@ rows(rows_options *o)
 	q3_scheduler_free(s);
 	for (int32_t i = 0; i < o->n_jobs; i++)
 		q3_job_free(&o->jobs[i]);
+	q3_preparer_free(&o->preparer);
 	free(o->jobs);
 	free(o->labels);
 	free(o->text);

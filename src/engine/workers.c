@@ -374,6 +374,7 @@ q3_workers_free(q3_workers *w)
 		if (done)
 			q3_request_free(r);
 	}
+	q3_preparer_free(&w->preparer);
 	q3_runtime_free(w->rt);
 	q3_model_free(w->model);
 	for (int i = 0; i < N_PREPARE; i++)

@@ -21,9 +21,21 @@ enum
 {
 	QWEN3DM_BATCH_COLUMNS, /* of the child */
 	QWEN3DM_BATCH_PLAIN,   /* 1: evaluating the calls' arguments cannot fail */
+	QWEN3DM_BATCH_EXTENT,  /* Qwen3dmExtent */
 	QWEN3DM_BATCH_N
 };
 
+/* How much of a plan's rows will be asked for, if any are. */
+typedef enum Qwen3dmExtent
+{
+	QWEN3DM_SOME,       /* perhaps not all */
+	QWEN3DM_ALL_IF_RUN, /* all, if the statement is run to its end and not fetched from */
+	QWEN3DM_ALL
+} Qwen3dmExtent;
+
 extern const CustomScanMethods qwen3dm_batch_methods;
+
+/* batch_scan.c: notes whether statements are run to their end. */
+extern void qwen3dm_install_run_hook(void);
 
 #endif

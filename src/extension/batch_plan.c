@@ -44,8 +44,9 @@
 typedef struct Rewriter
 {
 	PlannedStmt *stmt;
-	int last_id; /* highest plan_node_id */
-	int gathers; /* that we are below of */
+	int last_id;          /* highest plan_node_id */
+	int gathers;          /* that we are below of */
+	Qwen3dmExtent extent; /* of the plan that is looked at */
 } Rewriter;
 
 static planner_hook_type next_planner = NULL;
@@ -249,6 +250,39 @@ reads_everything(const Plan *plan)
 			       ((const Agg *) plan)->aggstrategy == AGG_HASHED;
 		default:
 			return false;
+	}
+}
+
+/* How much of a child is read, given how much of its parent is. */
+static Qwen3dmExtent
+extent_of_child(const Plan *child, const Plan *parent, Qwen3dmExtent of_parent)
+{
+	if (parent == NULL)
+		return of_parent;
+	if (reads_everything(parent) && !IsA(parent, ModifyTable))
+		return QWEN3DM_ALL;
+	switch (nodeTag(parent))
+	{
+		case T_ModifyTable:
+		case T_Agg:
+		case T_Group:
+		case T_WindowAgg:
+		case T_Unique:
+		case T_SetOp:
+		case T_IncrementalSort:
+		case T_Append:
+		case T_MergeAppend:
+		case T_SubqueryScan:
+		case T_Result:
+		case T_ProjectSet:
+		case T_Gather:
+		case T_GatherMerge:
+		case T_CustomScan:
+			return of_parent;
+		case T_NestLoop:
+			return child == parent->lefttree ? of_parent : QWEN3DM_SOME;
+		default:
+			return QWEN3DM_SOME;
 	}
 }
 
@@ -551,7 +585,7 @@ make_node_over(Plan *plan, const Mover *m, Rewriter *w)
 	node->scan.plan.qual = NIL;
 	node->flags = ExecSupportsBackwardScan(plan) ? CUSTOMPATH_SUPPORT_BACKWARD_SCAN : 0;
 	node->custom_scan_tlist = make_scan_tlist(m);
-	node->custom_private = list_make2_int(list_length(m->columns), m->plain);
+	node->custom_private = list_make3_int(list_length(m->columns), m->plain, w->extent);
 	node->methods = &qwen3dm_batch_methods;
 	return node;
 }
@@ -726,6 +760,7 @@ batch_arguments(Agg *agg, Rewriter *w)
 	Mover m = {NIL, OUTER_VAR, NIL, false, true};
 	Plan *below = agg->plan.lefttree;
 	List *tlist, *qual;
+	Qwen3dmExtent extent;
 	CustomScan *node;
 	ListCell *lc;
 
@@ -742,7 +777,10 @@ batch_arguments(Agg *agg, Rewriter *w)
 	qual = (List *) lift((Node *) agg->plan.qual, &m);
 	if (m.calls == NIL)
 		return;
+	extent = w->extent;
+	w->extent = extent_of_child(below, &agg->plan, extent);
 	node = make_node_over(below, &m, w);
+	w->extent = extent;
 	node->scan.plan.targetlist = lifted_tlist(below->targetlist, &m);
 	agg->plan.lefttree = (Plan *) node;
 	agg->plan.targetlist = tlist;
@@ -757,7 +795,7 @@ is_batch(const Plan *plan)
 
 /* The node right below a LIMIT learns how many rows are wanted. */
 static void
-pass_limit(const Limit *limit)
+pass_limit(const Limit *limit, Qwen3dmExtent extent)
 {
 	CustomScan *node = (CustomScan *) limit->plan.lefttree;
 
@@ -768,25 +806,30 @@ pass_limit(const Limit *limit)
 	node->custom_exprs = list_make1(copyObject(limit->limitCount));
 	if (limit->limitOffset != NULL)
 		node->custom_exprs = lappend(node->custom_exprs, copyObject(limit->limitOffset));
+	/* Up to that number, all are. */
+	lfirst_int(list_nth_cell(node->custom_private, QWEN3DM_BATCH_EXTENT)) = extent;
 }
 
 static Plan *
 rewrite(Plan *plan, Plan *parent, Rewriter *w)
 {
 	bool is_gather = IsA(plan, Gather) || IsA(plan, GatherMerge);
+	Qwen3dmExtent of_parent = w->extent;
 
 	check_stack_depth();
+	w->extent = extent_of_child(plan, parent, of_parent);
 	w->gathers += is_gather;
 	each_child(plan, rewrite, w);
 	w->gathers -= is_gather;
 	if (IsA(plan, Limit))
-		pass_limit((Limit *) plan);
+		pass_limit((Limit *) plan, w->extent);
 	if (IsA(plan, Agg))
 		batch_arguments((Agg *) plan, w);
 	/* A merge join goes back to a row that it has marked. */
-	if (!projects(plan) || (parent != NULL && IsA(parent, MergeJoin) && parent->righttree == plan))
-		return plan;
-	return batch_node(plan, w);
+	if (projects(plan) && !(parent != NULL && IsA(parent, MergeJoin) && parent->righttree == plan))
+		plan = batch_node(plan, w);
+	w->extent = of_parent;
+	return plan;
 }
 
 static Plan *
@@ -835,7 +878,9 @@ plan_batches(Query *parse, const char *query_string, int cursor_options, ParamLi
 		if (lfirst(lc) != NULL)
 			(void) find_last_id(lfirst(lc), NULL, &w);
 	}
+	w.extent = QWEN3DM_ALL_IF_RUN;
 	stmt->planTree = rewrite(stmt->planTree, NULL, &w);
+	w.extent = QWEN3DM_SOME;
 	foreach (lc, stmt->subplans)
 	{
 		if (lfirst(lc) != NULL)
@@ -848,6 +893,7 @@ void
 qwen3dm_install_batching(void)
 {
 	RegisterCustomScanMethods(&qwen3dm_batch_methods);
+	qwen3dm_install_run_hook();
 	next_planner = planner_hook;
 	planner_hook = plan_batches;
 }

@@ -3,10 +3,11 @@
  *
  * Runs in the backend, or in each of several parallel workers for its part of the rows. The node
  * reads rows of its child ahead of need, starts their calls, keeps the rows, and finishes the calls
- * of the first one when that is asked for. How far it reads ahead grows with what has been asked
- * for: never more rows than have been returned, so that a query that stops early has at most twice
- * the calls, and never more than qwen3dm.batch_window rows or work_mem of them. Errors of a call
- * are raised when its row is asked for, and not at all if it never is.
+ * of the first one when that is asked for. It reads as far ahead as qwen3dm.batch_window rows, or
+ * work_mem of them, when all rows are sure to be asked for. Otherwise that grows with what has been
+ * asked for: never more rows than have been returned, so that a query that stops early has at most
+ * twice the calls. Errors of a call are raised when its row is asked for, and not at all if it
+ * never is.
  *
  * Rows and their calls live in a memory context of the node. Its end, however the query ends, drops
  * the requests that are still under way; the end of a subtransaction does not (a cursor survives a
@@ -89,6 +90,7 @@ typedef struct BatchState
 	CustomScanState css;
 	int n_columns, n_calls;
 	bool plain; /* QWEN3DM_BATCH_PLAIN */
+	Qwen3dmExtent extent;
 	CallSite *sites;
 	ExprContext *arguments; /* for evaluating them */
 	ExprState *count, *offset;
@@ -114,6 +116,49 @@ typedef struct BatchState
 	Counters workers;
 	SharedCounters *shared;
 } BatchState;
+
+/* ---------------------------------------------------------------------------------------------
+ * Runs
+ * --------------------------------------------------------------------------------------------- */
+
+static ExecutorRun_hook_type next_run = NULL;
+/* The innermost statement that is being executed is run to its end, not fetched from. */
+static bool run_to_end = false;
+
+#if PG_VERSION_NUM >= 180000
+#define RUN_PARAMETERS QueryDesc *query, ScanDirection direction, uint64 count
+#define RUN_ARGUMENTS query, direction, count
+#else
+#define RUN_PARAMETERS QueryDesc *query, ScanDirection direction, uint64 count, bool execute_once
+#define RUN_ARGUMENTS query, direction, count, execute_once
+#endif
+
+static void
+run_statement(RUN_PARAMETERS)
+{
+	bool before = run_to_end;
+
+	run_to_end = count == 0;
+	PG_TRY();
+	{
+		if (next_run != NULL)
+			next_run(RUN_ARGUMENTS);
+		else
+			standard_ExecutorRun(RUN_ARGUMENTS);
+	}
+	PG_FINALLY();
+	{
+		run_to_end = before;
+	}
+	PG_END_TRY();
+}
+
+void
+qwen3dm_install_run_hook(void)
+{
+	next_run = ExecutorRun_hook;
+	ExecutorRun_hook = run_statement;
+}
 
 /* ---------------------------------------------------------------------------------------------
  * Rows
@@ -392,11 +437,17 @@ compute_bound(BatchState *s)
 	ExecSetTupleBound(s->bound, outerPlanState(s));
 }
 
+static bool
+all_are_wanted(const BatchState *s)
+{
+	return s->extent == QWEN3DM_ALL || (s->extent == QWEN3DM_ALL_IF_RUN && run_to_end);
+}
+
 /* How many rows, the next one included, may be in the window now. */
 static int64
 room(BatchState *s)
 {
-	int64 n = Min(s->returned + 1, s->window);
+	int64 n = all_are_wanted(s) ? s->window : Min(s->returned + 1, s->window);
 
 	if (s->css.ss.ps.state->es_epq_active != NULL)
 		return 1;
@@ -588,6 +639,7 @@ batch_begin(CustomScanState *node, EState *estate, int eflags)
 	outerPlanState(node) = ExecInitNode(outerPlan(plan), estate, eflags);
 	s->n_columns = list_nth_int(plan->custom_private, QWEN3DM_BATCH_COLUMNS);
 	s->plain = list_nth_int(plan->custom_private, QWEN3DM_BATCH_PLAIN);
+	s->extent = list_nth_int(plan->custom_private, QWEN3DM_BATCH_EXTENT);
 	s->n_calls = list_length(plan->custom_scan_tlist) - s->n_columns;
 	s->sites = palloc0(sizeof(CallSite) * s->n_calls);
 	for_each_from(lc, plan->custom_scan_tlist, s->n_columns)

@@ -277,6 +277,13 @@ q3_output_push(q3_output *o, int32_t token, q3_finish *finish)
 	return !o->failed;
 }
 
+void
+q3_output_end(q3_output *o)
+{
+	flush_tail(o);
+	o->finish = Q3_FINISH_STOP;
+}
+
 /* ---------------------------------------------------------------------------------------------
  * Creating, freeing, reading
  * --------------------------------------------------------------------------------------------- */

@@ -38,6 +38,8 @@ extern void q3_output_free(q3_output *o);
  * False when out of memory.
  */
 extern bool q3_output_push(q3_output *o, int32_t token, q3_finish *finish);
+/* The answer is complete, although neither an end token nor a stop string says so. */
+extern void q3_output_end(q3_output *o);
 /*
  * Value text that has become final since the last call, for streaming: valid until the next push.
  * After the last push, the rest. len 0 when there is none.

@@ -304,30 +304,94 @@ draw_cut(q3_sampler *s, const float *logits, int32_t n, int32_t best)
 	return draw_candidate(s, c, n_left);
 }
 
+/* One of the n tokens; best is the most likely. */
+static int32_t
+choose(q3_sampler *s, const float *logits, int32_t n, int32_t best)
+{
+	const q3_sampling *o = &s->options;
+	float largest = clean(logits[best]);
+
+	if (largest == -INFINITY || o->temperature == 0 || o->top_k == 1)
+		return best;
+	if ((o->top_k > 0 && o->top_k < n) || o->top_p < 1)
+		return draw_cut(s, logits, n, best);
+	return draw_any(s, logits, n, best, sum_of_weights(logits, n, largest, o->temperature));
+}
+
+/* total: the sum of weights of the plain softmax, whose largest logit is given. */
+static float
+logprob_of(float logit, float largest, double total)
+{
+	if (largest == -INFINITY)
+		return -INFINITY;
+	return (float) ((double) clean(logit) - largest - log(total));
+}
+
 int32_t
 q3_sampler_pick(q3_sampler *s, const float *logits, int32_t n_valid, float *logprob)
 {
-	const q3_sampling *o = &s->options;
 	int32_t n = n_valid < s->n_vocab ? n_valid : s->n_vocab;
 	int32_t best, id;
 	float largest;
 
 	if (n < 1)
 		return -1;
-	id = best = argmax(logits, n);
+	best = argmax(logits, n);
 	largest = clean(logits[best]);
-	if (largest > -INFINITY && o->temperature > 0 && o->top_k != 1)
+	id = choose(s, logits, n, best);
+	if (logprob != NULL)
+		*logprob = logprob_of(logits[id], largest, sum_of_weights(logits, n, largest, 1));
+	return id;
+}
+
+static bool
+is_allowed(const uint32_t *allowed, int32_t id)
+{
+	return allowed[id / 32] >> (id % 32) & 1;
+}
+
+/* The most likely of the allowed tokens, or -1. */
+static int32_t
+argmax_allowed(const float *logits, int32_t n, const uint32_t *allowed)
+{
+	int32_t best = -1;
+
+	for (int32_t word = 0; word * 32 < n; word++)
+		for (uint32_t bits = allowed[word]; bits != 0; bits &= bits - 1)
+		{
+			int32_t id = word * 32 + __builtin_ctz(bits);
+
+			if (id < n && (best < 0 || clean(logits[id]) > clean(logits[best])))
+				best = id;
+		}
+	return best;
+}
+
+int32_t
+q3_sampler_pick_allowed(q3_sampler *s, float *logits, int32_t n_valid, const uint32_t *allowed,
+                        float *logprob)
+{
+	int32_t n = n_valid < s->n_vocab ? n_valid : s->n_vocab;
+	int32_t best = n > 0 ? argmax_allowed(logits, n, allowed) : -1, id = best;
+	float largest;
+	double total = 0;
+
+	if (best < 0)
+		return -1;
+	largest = clean(logits[argmax(logits, n)]);
+	if (logprob != NULL)
+		total = sum_of_weights(logits, n, largest, 1);
+	if (s->options.temperature > 0 && s->options.top_k != 1)
 	{
-		if ((o->top_k > 0 && o->top_k < n) || o->top_p < 1)
-			id = draw_cut(s, logits, n, best);
-		else
-			id = draw_any(s, logits, n, best, sum_of_weights(logits, n, largest, o->temperature));
+		for (int32_t i = 0; i < n; i++)
+			if (!is_allowed(allowed, i))
+				logits[i] = -INFINITY;
+		id = choose(s, logits, n, best);
+		if (!is_allowed(allowed, id)) /* a cut that was filled up with others */
+			id = best;
 	}
-	if (logprob != NULL && largest > -INFINITY)
-		*logprob = (float) ((double) clean(logits[id]) - largest -
-		                    log(sum_of_weights(logits, n, largest, 1)));
-	else if (logprob != NULL)
-		*logprob = -INFINITY;
+	if (logprob != NULL)
+		*logprob = logprob_of(logits[id], largest, total);
 	return id;
 }
 

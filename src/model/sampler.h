@@ -35,5 +35,12 @@ extern void q3_sampler_free(q3_sampler *s);
  * no logit is more than that, token 0 with log-probability minus infinity. n_valid < 1: -1.
  */
 extern int32_t q3_sampler_pick(q3_sampler *s, const float *logits, int32_t n_valid, float *logprob);
+/*
+ * The same among the tokens whose bit is set in allowed[] (32 tokens a word, the lowest bit first);
+ * the cuts apply to these. *logprob stays that among all tokens. Logits of other tokens may be
+ * overwritten. -1 when no token is allowed.
+ */
+extern int32_t q3_sampler_pick_allowed(q3_sampler *s, float *logits, int32_t n_valid,
+                                       const uint32_t *allowed, float *logprob);
 
 #endif

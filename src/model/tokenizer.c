@@ -413,6 +413,19 @@ q3_tokenizer_kind(const q3_tokenizer *tok, int32_t id)
 	return (q3_token_kind) tok->vocab.kinds[id];
 }
 
+size_t
+q3_tokenizer_certain(const q3_tokenizer *tok, const char *text, size_t len)
+{
+	const uint8_t *s = (const uint8_t *) text, *end = s + len, *last = s;
+
+	while (s < end)
+	{
+		last = s;
+		s += q3_word_length(&tok->unicode, tok->split, s, end);
+	}
+	return (size_t) (last - (const uint8_t *) text);
+}
+
 const char *
 q3_tokenizer_piece(const q3_tokenizer *tok, int32_t id, size_t *len)
 {

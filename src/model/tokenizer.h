@@ -69,6 +69,12 @@ extern q3_code q3_tokenizer_encode(const q3_tokenizer *tok, const char *text, si
                                    bool parse_special, q3_tokens *out, q3_error *err);
 
 /*
+ * How many bytes at the beginning of text (valid UTF-8) are cut into the same tokens whatever is
+ * appended to it: all but its last word.
+ */
+extern size_t q3_tokenizer_certain(const q3_tokenizer *tok, const char *text, size_t len);
+
+/*
  * Bytes of one token, valid as long as the tokenizer; a token may be a part of a UTF-8 sequence.
  * Control tokens give their text ("<|im_end|>"). An id outside the vocabulary gives NULL.
  */

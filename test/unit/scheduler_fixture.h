@@ -105,6 +105,7 @@ close_fixture(fixture *f)
 	q3_runtime_info info;
 
 	q3_scheduler_free(f->s);
+	q3_preparer_free(&f->preparer);
 	q3_runtime_get_info(f->rt, &info);
 	/* Nothing leaks: beside pins all blocks are free or only cached. */
 	assert_int_equal(info.kv_blocks_free + info.pinned_blocks, f->info.kv_blocks);

@@ -527,8 +527,7 @@ test_logprob_is_that_of_the_logits(void **state)
 	assert_non_null(p);
 	open_fixture(&f, 256, 256, 1);
 	expected = expected_score(&f, text);
-	q3_scheduler_free(f.s);
-	q3_runtime_free(f.rt);
+	close_fixture(&f);
 	open_fixture(&f, 256, 9, 1); /* in pieces */
 	q3_job_init(&p->job);
 	p->job.owner = p;
