@@ -277,6 +277,91 @@ COMMENT ON FUNCTION @extschema@.qwen_extract(pg_catalog.text, pg_catalog.anyelem
 IS 'what a text says, as a row of the composite type of the second argument';
 
 -- ----------------------------------------------------------------------------------------------
+-- Summaries
+-- ----------------------------------------------------------------------------------------------
+
+CREATE FUNCTION @extschema@.qwen_summarize(
+    input pg_catalog.text,
+    task pg_catalog.text DEFAULT NULL,
+    mode pg_catalog.text DEFAULT 'auto',
+    on_error pg_catalog.text DEFAULT 'raise',
+    max_tokens pg_catalog.int4 DEFAULT NULL,
+    temperature pg_catalog.float8 DEFAULT NULL,
+    top_p pg_catalog.float8 DEFAULT NULL,
+    top_k pg_catalog.int4 DEFAULT NULL,
+    seed pg_catalog.int8 DEFAULT NULL,
+    stop pg_catalog.text[] DEFAULT NULL,
+    thinking pg_catalog.bool DEFAULT NULL,
+    system pg_catalog.text DEFAULT NULL)
+RETURNS pg_catalog.text
+AS 'MODULE_PATHNAME', 'qwen3dm_summarize'
+LANGUAGE C VOLATILE PARALLEL SAFE COST 10000;
+
+COMMENT ON FUNCTION @extschema@.qwen_summarize(pg_catalog.text, pg_catalog.text, pg_catalog.text,
+    pg_catalog.text, pg_catalog.int4, pg_catalog.float8, pg_catalog.float8, pg_catalog.int4,
+    pg_catalog.int8, pg_catalog.text[], pg_catalog.bool, pg_catalog.text)
+IS 'a summary of a text, of any length';
+
+CREATE FUNCTION @extschema@.qwen3dm_summarize_transition(pg_catalog.internal, pg_catalog.text)
+RETURNS pg_catalog.internal
+AS 'MODULE_PATHNAME', 'qwen3dm_summarize_transition'
+LANGUAGE C VOLATILE PARALLEL SAFE COST 100;
+
+CREATE FUNCTION @extschema@.qwen3dm_reduce_transition(pg_catalog.internal, pg_catalog.text, pg_catalog.text)
+RETURNS pg_catalog.internal
+AS 'MODULE_PATHNAME', 'qwen3dm_reduce_transition'
+LANGUAGE C VOLATILE PARALLEL SAFE COST 100;
+
+CREATE FUNCTION @extschema@.qwen3dm_reduce_combine(pg_catalog.internal, pg_catalog.internal)
+RETURNS pg_catalog.internal
+AS 'MODULE_PATHNAME', 'qwen3dm_reduce_combine'
+LANGUAGE C VOLATILE PARALLEL SAFE COST 100;
+
+CREATE FUNCTION @extschema@.qwen3dm_reduce_serialize(pg_catalog.internal)
+RETURNS pg_catalog.bytea
+AS 'MODULE_PATHNAME', 'qwen3dm_reduce_serialize'
+LANGUAGE C VOLATILE STRICT PARALLEL SAFE COST 100;
+
+CREATE FUNCTION @extschema@.qwen3dm_reduce_deserialize(pg_catalog.bytea, pg_catalog.internal)
+RETURNS pg_catalog.internal
+AS 'MODULE_PATHNAME', 'qwen3dm_reduce_deserialize'
+LANGUAGE C VOLATILE STRICT PARALLEL SAFE COST 100;
+
+CREATE FUNCTION @extschema@.qwen3dm_reduce_final(pg_catalog.internal)
+RETURNS pg_catalog.text
+AS 'MODULE_PATHNAME', 'qwen3dm_reduce_final'
+LANGUAGE C VOLATILE PARALLEL SAFE COST 10000;
+
+-- The final function uses the state up, so that they are no window functions.
+CREATE AGGREGATE @extschema@.qwen_summarize_agg(pg_catalog.text) (
+    SFUNC = @extschema@.qwen3dm_summarize_transition,
+    STYPE = pg_catalog.internal,
+    SSPACE = 16384,
+    FINALFUNC = @extschema@.qwen3dm_reduce_final,
+    FINALFUNC_MODIFY = READ_WRITE,
+    COMBINEFUNC = @extschema@.qwen3dm_reduce_combine,
+    SERIALFUNC = @extschema@.qwen3dm_reduce_serialize,
+    DESERIALFUNC = @extschema@.qwen3dm_reduce_deserialize,
+    PARALLEL = SAFE);
+
+COMMENT ON AGGREGATE @extschema@.qwen_summarize_agg(pg_catalog.text)
+IS 'one summary of the texts of many rows';
+
+CREATE AGGREGATE @extschema@.qwen_reduce_agg(pg_catalog.text, instruction pg_catalog.text) (
+    SFUNC = @extschema@.qwen3dm_reduce_transition,
+    STYPE = pg_catalog.internal,
+    SSPACE = 16384,
+    FINALFUNC = @extschema@.qwen3dm_reduce_final,
+    FINALFUNC_MODIFY = READ_WRITE,
+    COMBINEFUNC = @extschema@.qwen3dm_reduce_combine,
+    SERIALFUNC = @extschema@.qwen3dm_reduce_serialize,
+    DESERIALFUNC = @extschema@.qwen3dm_reduce_deserialize,
+    PARALLEL = SAFE);
+
+COMMENT ON AGGREGATE @extschema@.qwen_reduce_agg(pg_catalog.text, pg_catalog.text)
+IS 'one answer to an instruction about the texts of many rows';
+
+-- ----------------------------------------------------------------------------------------------
 -- Text and tokens
 -- ----------------------------------------------------------------------------------------------
 

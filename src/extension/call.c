@@ -19,6 +19,7 @@ PG_FUNCTION_INFO_V1(qwen3dm_filter);
 PG_FUNCTION_INFO_V1(qwen3dm_extract);
 PG_FUNCTION_INFO_V1(qwen3dm_extract_json);
 PG_FUNCTION_INFO_V1(qwen3dm_extract_row);
+PG_FUNCTION_INFO_V1(qwen3dm_summarize);
 
 /* ---------------------------------------------------------------------------------------------
  * Requests
@@ -199,11 +200,14 @@ static const Qwen3dmFunction extract_json = {qwen3dm_extract_json, qwen3dm_parse
 static const Qwen3dmFunction extract_row = {qwen3dm_extract_row, qwen3dm_parse_extract_row,
                                             qwen3dm_extract_row_value, .shared = true};
 
+static const Qwen3dmFunction summarize = {qwen3dm_summarize, qwen3dm_parse_summarize, text_value,
+                                          .prepare = qwen3dm_prepare_summarize};
+
 const Qwen3dmFunction *
 qwen3dm_function_at(PGFunction address)
 {
 	static const Qwen3dmFunction *const functions[] = {
-	    &infer, &logprob, &classify, &filter, &extract, &extract_json, &extract_row};
+	    &infer, &logprob, &classify, &filter, &extract, &extract_json, &extract_row, &summarize};
 
 	for (int i = 0; i < lengthof(functions); i++)
 	{
@@ -253,4 +257,10 @@ Datum
 qwen3dm_extract_row(PG_FUNCTION_ARGS)
 {
 	return call(&extract_row, fcinfo);
+}
+
+Datum
+qwen3dm_summarize(PG_FUNCTION_ARGS)
+{
+	return call(&summarize, fcinfo);
 }

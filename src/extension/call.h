@@ -74,6 +74,9 @@ extern Datum qwen3dm_filter_value(const Qwen3dmOptions *options, const q3p_resul
 extern bool qwen3dm_parse_extract(FunctionCallInfo fcinfo, Qwen3dmOptions *options);
 extern bool qwen3dm_parse_extract_json(FunctionCallInfo fcinfo, Qwen3dmOptions *options);
 extern bool qwen3dm_parse_extract_row(FunctionCallInfo fcinfo, Qwen3dmOptions *options);
+extern bool qwen3dm_parse_summarize(FunctionCallInfo fcinfo, Qwen3dmOptions *options);
+extern bool qwen3dm_prepare_summarize(Qwen3dmOptions *options, q3p_bytes *prompt,
+                                      Qwen3dmFailure *failure);
 extern Datum qwen3dm_extract_value(const Qwen3dmOptions *options, const q3p_result *result,
                                    bool *isnull, Qwen3dmFailure *failure);
 extern Datum qwen3dm_extract_row_value(const Qwen3dmOptions *options, const q3p_result *result,
@@ -87,6 +90,7 @@ extern PGDLLEXPORT Datum qwen3dm_filter(PG_FUNCTION_ARGS);
 extern PGDLLEXPORT Datum qwen3dm_extract(PG_FUNCTION_ARGS);
 extern PGDLLEXPORT Datum qwen3dm_extract_json(PG_FUNCTION_ARGS);
 extern PGDLLEXPORT Datum qwen3dm_extract_row(PG_FUNCTION_ARGS);
+extern PGDLLEXPORT Datum qwen3dm_summarize(PG_FUNCTION_ARGS);
 
 /* Functions of ours that change something. */
 extern PGDLLEXPORT Datum qwen3dm_pin_prefix(PG_FUNCTION_ARGS);

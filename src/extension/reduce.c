@@ -192,6 +192,12 @@ qwen3dm_reducer_instruction(const Qwen3dmReducer *r)
 	return r->first;
 }
 
+q3p_bytes
+qwen3dm_reducer_further_instruction(const Qwen3dmReducer *r)
+{
+	return r->further;
+}
+
 /* ---------------------------------------------------------------------------------------------
  * Chunks
  * --------------------------------------------------------------------------------------------- */
@@ -236,8 +242,8 @@ count_open(Qwen3dmReducer *r, Level *l, Qwen3dmFailure *failure)
 	return true;
 }
 
-/* Behind the texts of the open chunk; n texts in one. tokens: -1 when they are not counted, else all
- * that stands before is, too. */
+/* Behind the texts of the open chunk; n texts in one. tokens: -1 when they are not counted, else
+ * all that stands before is, too. */
 static void
 append_text(Qwen3dmReducer *r, Level *l, q3p_bytes text, int n, int64 tokens)
 {
@@ -260,8 +266,7 @@ append_text(Qwen3dmReducer *r, Level *l, q3p_bytes text, int n, int64 tokens)
 static q3p_request
 request_about(const Qwen3dmReducer *r, const Level *l, int k)
 {
-	q3p_request message =
-	    qwen3dm_request_for(&r->options, (q3p_bytes){l->open.data, l->open.len});
+	q3p_request message = qwen3dm_request_for(&r->options, (q3p_bytes){l->open.data, l->open.len});
 
 	message.system = k == 0 ? r->first : r->further;
 	return message;
@@ -321,7 +326,8 @@ place(Qwen3dmReducer *r, int k, q3p_bytes text, int n, int64 tokens, Qwen3dmFail
  * Texts
  * --------------------------------------------------------------------------------------------- */
 
-/* Where to cut so that the first piece has at most n bytes: behind a line, a word, or a character. */
+/* Where to cut so that the first piece has at most n bytes: behind a line, a word, or a character.
+ */
 static size_t
 piece_end(q3p_bytes text, size_t n)
 {

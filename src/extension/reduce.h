@@ -24,6 +24,7 @@ extern Qwen3dmReducer *qwen3dm_reducer_create(MemoryContext context, const Qwen3
                                               q3p_bytes first, q3p_bytes further,
                                               Qwen3dmFailure *failure);
 extern q3p_bytes qwen3dm_reducer_instruction(const Qwen3dmReducer *r);
+extern q3p_bytes qwen3dm_reducer_further_instruction(const Qwen3dmReducer *r);
 extern bool qwen3dm_reducer_add(Qwen3dmReducer *r, q3p_bytes text, Qwen3dmFailure *failure);
 /* Waits for all parts. The message's strings live as long as the reducer. */
 extern bool qwen3dm_reducer_finish(Qwen3dmReducer *r, q3p_request *message,
