@@ -135,7 +135,7 @@ qwen3dm_call_finish(Qwen3dmCall *call, bool *isnull, Qwen3dmTally *tally)
 		qwen3dm_release(r);
 		call->id = 0;
 	}
-	if (call->failure.sqlstate != 0 && !call->options.null_on_error)
+	if (call->failure.sqlstate != 0 && !qwen3dm_is_passed_over(&call->options, &call->failure))
 		qwen3dm_raise(&call->failure, 0);
 	return value;
 }

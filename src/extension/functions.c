@@ -91,7 +91,7 @@ infer_elements(const Qwen3dmOptions *options, Datum *values, bool *nulls, int n)
 			qwen3dm_wait(e->request);
 			value = qwen3dm_take_text(options, e->request, &e->failure);
 		}
-		if (value == NULL && !options->null_on_error)
+		if (value == NULL && !qwen3dm_is_passed_over(options, &e->failure))
 			qwen3dm_raise(&e->failure, head + 1);
 		nulls[head] = value == NULL;
 		values[head] = PointerGetDatum(value);
@@ -219,7 +219,7 @@ qwen3dm_infer_details(PG_FUNCTION_ARGS)
 	}
 	if (!good)
 	{
-		if (!options.null_on_error)
+		if (!qwen3dm_is_passed_over(&options, &failure))
 			qwen3dm_raise(&failure, 0);
 		set_text(values, nulls, COL_ERROR, cstring_to_text(failure.message));
 	}

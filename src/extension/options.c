@@ -247,6 +247,15 @@ qwen3dm_is_whole(const Qwen3dmOptions *options, const q3p_result *result, Qwen3d
 	return false;
 }
 
+bool
+qwen3dm_is_passed_over(const Qwen3dmOptions *options, const Qwen3dmFailure *failure)
+{
+	bool bad_schema = options->has_schema && (failure->sqlstate == ERRCODE_FEATURE_NOT_SUPPORTED ||
+	                                          failure->sqlstate == ERRCODE_INVALID_PARAMETER_VALUE);
+
+	return options->null_on_error && !bad_schema;
+}
+
 q3p_request
 qwen3dm_request_for(const Qwen3dmOptions *options, q3p_bytes prompt)
 {

@@ -54,6 +54,10 @@ extern uint32 qwen3dm_mode_argument(FunctionCallInfo fcinfo, int n);
 extern bool qwen3dm_is_whole(const Qwen3dmOptions *options, const q3p_result *result,
                              Qwen3dmFailure *failure);
 
+/* Whether the failure makes the row NULL. What is wrong with a schema is wrong for every row: no.
+ */
+extern bool qwen3dm_is_passed_over(const Qwen3dmOptions *options, const Qwen3dmFailure *failure);
+
 /* The request for one prompt. */
 extern q3p_request qwen3dm_request_for(const Qwen3dmOptions *options, q3p_bytes prompt);
 

@@ -124,7 +124,7 @@ qwen3dm_stream(PG_FUNCTION_ARGS)
 	if (failure.sqlstate != 0)
 	{
 		/* The row that failed: NULL, and the end. */
-		if (!state->options.null_on_error)
+		if (!qwen3dm_is_passed_over(&state->options, &failure))
 			qwen3dm_raise(&failure, 0);
 		stop_stream(state);
 		SRF_RETURN_NEXT_NULL(funcctx);

@@ -32,9 +32,9 @@
 #include "extension/compat.h"
 #include "extension/type_schema.h"
 
-/* Doubles that JSON numbers are kept away from, so that none overflows. */
+/* So that no number overflows, and no schema has a bound of more digits than the engine reads. */
 #define FLOAT4_LIMIT "3e38"
-#define FLOAT8_LIMIT "1e308"
+#define FLOAT8_LIMIT "1e99"
 
 /* The members of the schema of a type: what stands between the braces. */
 static void append_members(StringInfo s, Oid type, int32 typmod, const char *column);
