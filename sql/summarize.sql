@@ -43,4 +43,3 @@ RESET enable_hashagg;
 SELECT qwen_reduce_agg('a', i::text) FROM generate_series(1, 2) AS i;
 SELECT qwen_summarize_agg('a') OVER () FROM generate_series(1, 2) AS i;
 SELECT qwen_reduce_agg('a', repeat('word ', 30000)) FROM generate_series(1, 2) AS i;
-SELECT qwen3dm_reduce_final(NULL);
