@@ -26,6 +26,9 @@
 #include "extension/connection.h"
 #include "extension/reduce.h"
 #include "extension/shmem.h"
+#if PG_VERSION_NUM >= 160000
+#include "varatt.h"
+#endif
 
 /* Requests of one level that are under way together. */
 #define WINDOW 64
