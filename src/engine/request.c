@@ -28,6 +28,8 @@ q3_sqlstate(q3_code code)
 			return "53200";
 		case Q3_ERR_CANCELLED:
 			return "57014";
+		case Q3_ERR_LIMIT:
+			return "53400";
 		case Q3_ERR_FORMAT:
 		case Q3_ERR_INTERNAL:
 			break;

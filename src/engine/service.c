@@ -305,6 +305,8 @@ run_round(q3_io *io)
 	if (io->graveyard != NULL)
 		resume_accepting(io);
 	q3_conn_free_closed(io);
+	if (q3_buffer_len(&io->control_out) > 0) /* what requests used */
+		flush_control(io);
 	if (status_wait(io) == 0)
 	{
 		q3_workers_get_state(io->workers, &io->state);
@@ -352,6 +354,12 @@ start(q3_io *io)
 		return false;
 	}
 	send_status(io);
+	io->quota = q3_quota_create();
+	if (io->quota == NULL)
+	{
+		q3_fail(&io->state.error, Q3_ERR_MEMORY, "out of memory");
+		return false;
+	}
 	config.wake_fd = io->wake.fd;
 	io->workers = q3_workers_start(&config, &io->state.error);
 	return io->workers != NULL;
@@ -373,8 +381,10 @@ stop(q3_io *io)
 			q3_conn_close(io, io->conns);
 		}
 		q3_conn_free_closed(io);
+		q3_answer_stop(io);
 		q3_workers_free(io->workers);
 	}
+	q3_quota_free(io->quota);
 	q3_buffer_free(&io->control_out);
 	if (io->wake.fd >= 0)
 		close(io->wake.fd);

@@ -22,6 +22,8 @@
 #define CONGESTION (1024 * 1024)
 
 static dlist_head requests = DLIST_STATIC_INIT(requests);
+/* Canceled ones: which the engine has answered all the same is known when its answer is here. */
+static dlist_head abandoned = DLIST_STATIC_INIT(abandoned);
 static uint64 last_id = 0;
 static int stale_activities = 0; /* answers to questions that nobody asks any more */
 static MemoryContext client_context = NULL;
@@ -30,14 +32,102 @@ static MemoryContext client_context = NULL;
  * Letting go
  * --------------------------------------------------------------------------------------------- */
 
-/* The connection is of no use any more; whoever waits is told so. */
-static void
-lose_connection(void)
+/* The request of this id that is not answered; NULL: there is none in the list. */
+static Qwen3dmRequest *
+find_request(dlist_head *list, uint64 id)
 {
 	dlist_iter i;
 
+	dlist_foreach(i, list)
+	{
+		Qwen3dmRequest *r = dlist_container(Qwen3dmRequest, node, i.cur);
+
+		if (r->id == id && !r->done)
+			return r;
+	}
+	return NULL;
+}
+
+static void
+forget_abandoned(Qwen3dmRequest *r)
+{
+	dlist_delete(&r->node);
+	MemoryContextDelete(r->context);
+}
+
+/* Whoever waits for the answer or not, it is counted. */
+static void
+count_answer(const q3p_header *header, const char *payload)
+{
+	Qwen3dmRequest *r;
+
+	if (header->type != Q3P_RESULT && header->type != Q3P_ERROR)
+		return;
+	r = find_request(&requests, header->id);
+	if (r != NULL && !r->counted)
+	{
+		r->counted = true;
+		qwen3dm_account_answer(&r->payer, header, payload);
+	}
+	else if (r == NULL && (r = find_request(&abandoned, header->id)) != NULL)
+	{
+		qwen3dm_account_answer(&r->payer, header, payload);
+		forget_abandoned(r);
+	}
+}
+
+/* The engine is gone, and what it had not answered with it. */
+static void
+count_lost(dlist_head *list)
+{
+	dlist_iter i;
+
+	dlist_foreach(i, list)
+	{
+		Qwen3dmRequest *r = dlist_container(Qwen3dmRequest, node, i.cur);
+
+		if (!r->done && !r->counted && !r->activity)
+			qwen3dm_account_lost(&r->payer);
+	}
+}
+
+/*
+ * Closes the connection. The answers that are here by then are counted here; the others cannot come
+ * any more, and the engine, if it lives, tells the worker about them. Allocates nothing, because it
+ * also runs while a transaction is aborted.
+ */
+static void
+hang_up(bool engine_gone)
+{
+	q3p_header header;
+	const char *payload;
+
+	if (!qwen3dm_connection_is_open())
+		return;
+	qwen3dm_connection_shut();
+	do
+	{
+		while (qwen3dm_connection_next(&header, &payload) == 1)
+			count_answer(&header, payload);
+	} while (qwen3dm_connection_drain());
 	qwen3dm_connection_close();
 	stale_activities = 0;
+	if (engine_gone)
+	{
+		count_lost(&requests);
+		count_lost(&abandoned);
+	}
+	while (!dlist_is_empty(&abandoned))
+		forget_abandoned(dlist_head_element(Qwen3dmRequest, node, &abandoned));
+}
+
+/* The connection is of no use any more; whoever waits is told so. */
+static void
+lose_connection(bool engine_gone)
+{
+	dlist_iter i;
+
+	hang_up(engine_gone);
 	dlist_foreach(i, &requests)
 	{
 		Qwen3dmRequest *r = dlist_container(Qwen3dmRequest, node, i.cur);
@@ -71,7 +161,7 @@ tell_engine(const Qwen3dmRequest *r)
 
 	if (!anything_under_way())
 	{
-		qwen3dm_connection_close();
+		hang_up(false);
 		return;
 	}
 	/* With nothing pending the buffer has room for a header. */
@@ -87,17 +177,23 @@ tell_engine(const Qwen3dmRequest *r)
 		if (qwen3dm_connection_send() && qwen3dm_connection_pending() == 0)
 			return;
 	}
-	lose_connection();
+	lose_connection(false);
 }
 
 void
 qwen3dm_release(Qwen3dmRequest *r)
 {
+	bool waiting = !r->done && qwen3dm_connection_is_open();
+
 	dlist_delete(&r->node);
-	if (!r->done && qwen3dm_connection_is_open())
+	if (waiting && !r->activity)
+	{
+		dlist_push_tail(&abandoned, &r->node);
+		tell_engine(r); /* after which it may be forgotten */
+		return;
+	}
+	if (waiting)
 		tell_engine(r);
-	if (!qwen3dm_connection_is_open())
-		stale_activities = 0;
 	MemoryContextDelete(r->context);
 }
 
@@ -126,8 +222,8 @@ at_transaction_end(XactEvent event, void *arg)
 		case XACT_EVENT_PARALLEL_COMMIT:
 		case XACT_EVENT_PREPARE:
 			/* Nothing survives the transaction, so there is nothing to tell apart. */
-			if (anything_under_way())
-				qwen3dm_connection_close();
+			if (anything_under_way() || !dlist_is_empty(&abandoned))
+				hang_up(false);
 			release_where(true, InvalidSubTransactionId);
 			break;
 		default:
@@ -164,7 +260,7 @@ ensure_connection(void)
 {
 	if (qwen3dm_connection_is_open() && !anything_under_way() &&
 	    (!qwen3dm_connection_is_mine() || qwen3dm_connection_is_stale()))
-		lose_connection();
+		hang_up(false);
 	qwen3dm_connection_open();
 }
 
@@ -186,8 +282,12 @@ Qwen3dmRequest *
 qwen3dm_submit(const q3p_request *message, const q3p_lists *lists)
 {
 	Qwen3dmRequest *r;
-	size_t size = q3p_request_encode(1, message, lists, NULL, 0);
+	q3p_request opened = *message;
+	Qwen3dmPayer payer;
+	size_t size;
 
+	qwen3dm_account_open(&opened, &payer);
+	size = q3p_request_encode(1, &opened, lists, NULL, 0);
 	if (size == 0)
 		ereport(ERROR, (errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
 		                errmsg("the arguments are larger than %u MB together",
@@ -195,11 +295,12 @@ qwen3dm_submit(const q3p_request *message, const q3p_lists *lists)
 	init_client();
 	ensure_connection();
 	r = new_request();
+	r->payer = payer;
 	r->done = true; /* until it is on its way, there is nothing to cancel */
-	q3p_request_encode(r->id, message, lists, qwen3dm_connection_append(size), size);
+	q3p_request_encode(r->id, &opened, lists, qwen3dm_connection_append(size), size);
 	r->done = false;
 	if (!qwen3dm_connection_send())
-		lose_connection();
+		lose_connection(true);
 	return r;
 }
 
@@ -225,28 +326,13 @@ qwen3dm_ask_activity(void)
 	q3p_plain_encode(Q3P_ACTIVITY, 0, NULL, 0, qwen3dm_connection_append(size), size);
 	r->done = false;
 	if (!qwen3dm_connection_send())
-		lose_connection();
+		lose_connection(true);
 	return r;
 }
 
 /* ---------------------------------------------------------------------------------------------
  * Hearing
  * --------------------------------------------------------------------------------------------- */
-
-static Qwen3dmRequest *
-find_request(uint64 id)
-{
-	dlist_iter i;
-
-	dlist_foreach(i, &requests)
-	{
-		Qwen3dmRequest *r = dlist_container(Qwen3dmRequest, node, i.cur);
-
-		if (r->id == id && !r->done)
-			return r;
-	}
-	return NULL;
-}
 
 static Qwen3dmRequest *
 find_activity(void)
@@ -268,7 +354,7 @@ static Qwen3dmRequest *
 addressee(const q3p_header *header)
 {
 	if (header->type != Q3P_ACTIVITY_RESULT)
-		return find_request(header->id);
+		return find_request(&requests, header->id);
 	if (stale_activities > 0)
 	{
 		stale_activities--;
@@ -337,6 +423,7 @@ dispatch(void)
 			default:
 				return false;
 		}
+		count_answer(&header, payload);
 		r = addressee(&header);
 		if (r != NULL && !accept_frame(r, &header, payload))
 			return false;
@@ -363,13 +450,13 @@ make_progress(TimestampTz deadline)
 	alive = qwen3dm_connection_receive() && alive;
 	if (!dispatch())
 	{
-		lose_connection();
+		lose_connection(false);
 		ereport(ERROR, (errcode(ERRCODE_PROTOCOL_VIOLATION),
 		                errmsg("the qwen3dm engine sent a message that cannot be read"),
 		                errhint("If the extension was upgraded, restart the server.")));
 	}
 	if (!alive)
-		lose_connection();
+		lose_connection(true);
 	else if (deadline != 0 && GetCurrentTimestamp() >= deadline)
 		ereport(ERROR,
 		        (errcode(ERRCODE_QUERY_CANCELED), errmsg("canceling call due to qwen3dm.timeout")));

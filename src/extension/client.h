@@ -15,6 +15,7 @@
 #include "lib/ilist.h"
 #include "nodes/pg_list.h"
 
+#include "extension/accounts.h"
 #include "extension/failure.h"
 #include "protocol/protocol.h"
 
@@ -25,8 +26,10 @@ typedef struct Qwen3dmRequest
 	MemoryContext context; /* everything here, and this structure */
 	SubTransactionId busy; /* the subtransaction whose call is using it; invalid between the calls
 	                        * that make a stream */
-	bool activity;         /* a question about the engine's requests, not a request */
-	bool done;             /* one of the three below is the answer */
+	Qwen3dmPayer payer;
+	bool activity; /* a question about the engine's requests, not a request */
+	bool counted;  /* in the payer's account */
+	bool done;     /* one of the three below is the answer */
 	Qwen3dmFailure failure;
 	q3p_result result;   /* its bytes live as long as the request */
 	const char *payload; /* activity: for q3p_activity_get() */

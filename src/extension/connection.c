@@ -277,6 +277,13 @@ empty_buffer(StringInfo buffer, int *pos)
 }
 
 void
+qwen3dm_connection_shut(void)
+{
+	if (conn.sock != PGINVALID_SOCKET)
+		(void) shutdown(conn.sock, SHUT_RDWR);
+}
+
+void
 qwen3dm_connection_close(void)
 {
 	if (conn.sock == PGINVALID_SOCKET)
@@ -360,6 +367,41 @@ qwen3dm_connection_receive(void)
 			return false;
 	}
 	return true;
+}
+
+/* Twice the room in a buffer, if there is memory. */
+static bool
+try_enlarge(StringInfo buffer)
+{
+	char *data;
+
+	if (buffer->maxlen > MaxAllocSize / 2)
+		return false;
+	data =
+	    MemoryContextAllocExtended(TopMemoryContext, (Size) buffer->maxlen * 2, MCXT_ALLOC_NO_OOM);
+	if (data == NULL)
+		return false;
+	memcpy(data, buffer->data, buffer->len);
+	pfree(buffer->data);
+	buffer->data = data;
+	buffer->maxlen *= 2;
+	return true;
+}
+
+bool
+qwen3dm_connection_drain(void)
+{
+	ssize_t n;
+
+	if (conn.sock == PGINVALID_SOCKET ||
+	    (conn.in.len >= conn.in.maxlen - 1 && !try_enlarge(&conn.in)))
+		return false;
+	do
+		n = recv(conn.sock, conn.in.data + conn.in.len, conn.in.maxlen - 1 - conn.in.len, 0);
+	while (n < 0 && errno == EINTR);
+	if (n > 0)
+		conn.in.len += n;
+	return n > 0;
 }
 
 int

@@ -17,6 +17,10 @@ extern bool qwen3dm_connection_is_mine(void);
 /* The engine has closed it: what was asked will not be answered. Reads nothing. */
 extern bool qwen3dm_connection_is_stale(void);
 extern void qwen3dm_connection_close(void);
+/* Before closing: nothing more can come, and drain takes in some of what is here, as receive does,
+ * but never raises an error; false: there is no more. */
+extern void qwen3dm_connection_shut(void);
+extern bool qwen3dm_connection_drain(void);
 
 /* Room for a frame of `size` bytes at the end of what is to be sent; filled by the caller. */
 extern char *qwen3dm_connection_append(size_t size);

@@ -34,6 +34,10 @@ extern int qwen3dm_max_tokens;
 extern int qwen3dm_timeout;       /* ms, 0: none */
 extern int qwen3dm_start_timeout; /* ms */
 extern int qwen3dm_priority;
+extern int qwen3dm_token_quota;      /* 0: none */
+extern int qwen3dm_max_tokens_limit; /* 0: none */
+extern int qwen3dm_flush_interval;   /* s */
+extern int qwen3dm_max_accounts;
 extern bool qwen3dm_enable_batching;
 extern int qwen3dm_batch_window;
 

@@ -159,6 +159,13 @@ qwen3dm_routing_options(FunctionCallInfo fcinfo, int first, q3p_kind kind, Qwen3
 		        (errcode(ERRCODE_UNDEFINED_OBJECT), errmsg("task \"%s\" does not exist", task)));
 }
 
+int
+qwen3dm_default_max_tokens(void)
+{
+	return qwen3dm_max_tokens_limit > 0 ? Min(qwen3dm_max_tokens, qwen3dm_max_tokens_limit)
+	                                    : qwen3dm_max_tokens;
+}
+
 void
 qwen3dm_generation_options(FunctionCallInfo fcinfo, int first, q3p_kind kind,
                            Qwen3dmOptions *options)
@@ -167,7 +174,7 @@ qwen3dm_generation_options(FunctionCallInfo fcinfo, int first, q3p_kind kind,
 
 	qwen3dm_routing_options(fcinfo, first, kind, options);
 
-	r->max_tokens = PG_ARGISNULL(first + ARG_MAX_TOKENS) ? qwen3dm_max_tokens
+	r->max_tokens = PG_ARGISNULL(first + ARG_MAX_TOKENS) ? qwen3dm_default_max_tokens()
 	                                                     : PG_GETARG_INT32(first + ARG_MAX_TOKENS);
 	if (r->max_tokens < 1)
 		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),

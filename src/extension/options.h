@@ -36,6 +36,9 @@ extern q3p_bytes qwen3dm_utf8_argument(FunctionCallInfo fcinfo, int n);
 /* A mode by its name; NULL is auto, which the session's setting may decide. */
 extern uint32 qwen3dm_mode_argument(FunctionCallInfo fcinfo, int n);
 
+/* Longest answer of a call that does not say: the user's setting, up to the administrator's. */
+extern int qwen3dm_default_max_tokens(void);
+
 /* The request for one prompt. */
 extern q3p_request qwen3dm_request_for(const Qwen3dmOptions *options, q3p_bytes prompt);
 

@@ -8,6 +8,7 @@
 
 #include <limits.h>
 
+#include "miscadmin.h"
 #include "utils/guc.h"
 
 #include "extension/module.h"
@@ -27,6 +28,10 @@ int qwen3dm_max_tokens = 256;
 int qwen3dm_timeout = 0;
 int qwen3dm_start_timeout = 60 * 1000;
 int qwen3dm_priority = Q3P_DEFAULT_PRIORITY;
+int qwen3dm_token_quota = 0;
+int qwen3dm_max_tokens_limit = 0;
+int qwen3dm_flush_interval = 10;
+int qwen3dm_max_accounts = 5000;
 bool qwen3dm_enable_batching = true;
 int qwen3dm_batch_window = 256;
 
@@ -137,6 +142,29 @@ define_batching_settings(void)
 	    NULL, &qwen3dm_batch_window, 256, 1, 65536, PGC_USERSET, GUC_EXPLAIN, NULL, NULL, NULL);
 }
 
+static void
+define_accounts_settings(void)
+{
+	DefineCustomIntVariable(
+	    "qwen3dm.token_quota", "Tokens of prompts and answers that a role may use in a minute.",
+	    "All its connections together. 0: no limit. Meant for ALTER ROLE ... SET.",
+	    &qwen3dm_token_quota, 0, 0, INT_MAX, PGC_SUSET, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("qwen3dm.max_tokens_limit",
+	                        "Largest number of tokens of an answer that a call may ask for.",
+	                        "0: no limit. Meant for ALTER ROLE ... SET.", &qwen3dm_max_tokens_limit,
+	                        0, 0, INT_MAX, PGC_SUSET, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable(
+	    "qwen3dm.flush_interval", "Time between two writes of the usage counters to disk.",
+	    "What was counted since is lost when the server crashes.", &qwen3dm_flush_interval, 10, 1,
+	    3600, PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
+	/* Later it would be too late to reserve memory, and an error to define it. */
+	if (process_shared_preload_libraries_in_progress)
+		DefineCustomIntVariable(
+		    "qwen3dm.max_accounts", "Number of usage counters.",
+		    "One for each role, database, task, mode and kind of request that is used together.",
+		    &qwen3dm_max_accounts, 5000, 100, 1000000, PGC_POSTMASTER, 0, NULL, NULL, NULL);
+}
+
 void
 qwen3dm_define_settings(void)
 {
@@ -144,5 +172,6 @@ qwen3dm_define_settings(void)
 	define_weight_settings();
 	define_session_settings();
 	define_batching_settings();
+	define_accounts_settings();
 	MarkGUCPrefixReserved("qwen3dm");
 }

@@ -13,6 +13,7 @@
 #include "storage/lwlock.h"
 #include "storage/shmem.h"
 
+#include "extension/accounts.h"
 #include "extension/module.h"
 #include "extension/shmem.h"
 
@@ -28,6 +29,7 @@ reserve_shmem(void)
 {
 	RequestAddinShmemSpace(MAXALIGN(sizeof(Qwen3dmShared)));
 	RequestNamedLWLockTranche("qwen3dm", 1);
+	qwen3dm_accounts_reserve();
 }
 
 #if PG_VERSION_NUM >= 150000
@@ -60,6 +62,7 @@ shmem_startup(void)
 		ConditionVariableInit(&qwen3dm_shared->changed);
 		qwen3dm_shared->status.state = QWEN3DM_NOT_STARTED;
 	}
+	qwen3dm_accounts_init();
 	LWLockRelease(AddinShmemInitLock);
 }
 

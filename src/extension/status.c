@@ -1,9 +1,10 @@
 /*
- * status.c: the functions under the views qwen_model_status and qwen_stat_activity.
+ * status.c: the functions under the views qwen_model_status, qwen_stat_activity and those of usage.
  *
- * The status comes from shared memory and is there in every state of the server, even when the
- * library is not preloaded. The live requests are asked of the engine, over the session's own
- * connection; without an engine there are none.
+ * Status and accounts come from shared memory and are there in every state of the server, even when
+ * the library is not preloaded. The live requests are asked of the engine, over the session's own
+ * connection; without an engine there are none. No row of another role is shown to those who may
+ * not see it, and no text of a request to anybody.
  */
 #include "postgres.h"
 
@@ -15,6 +16,7 @@
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
+#include "extension/accounts.h"
 #include "extension/client.h"
 #include "extension/compat.h"
 #include "extension/encoding.h"
@@ -23,6 +25,7 @@
 
 QWEN3DM_FUNCTION(qwen3dm_model_status);
 QWEN3DM_FUNCTION(qwen3dm_stat_activity);
+QWEN3DM_FUNCTION(qwen3dm_accounts);
 
 /* Columns are appended in the order of the SQL declaration. */
 typedef struct Row
@@ -179,12 +182,19 @@ qwen3dm_model_status(PG_FUNCTION_ARGS)
 	PG_RETURN_DATUM(finish_row(&row));
 }
 
+/* May the current user see what this role does? */
+static bool
+may_see(Oid role)
+{
+	return has_privs_of_role(GetUserId(), ROLE_PG_READ_ALL_STATS) ||
+	       (OidIsValid(role) && has_privs_of_role(GetUserId(), role));
+}
+
 /* The requests that the current user may see; *n of them, palloc'd. */
-static q3p_activity *
+static void *
 visible_activities(uint64 *n)
 {
 	Qwen3dmRequest *r = qwen3dm_ask_activity();
-	bool all = has_privs_of_role(GetUserId(), ROLE_PG_READ_ALL_STATS);
 	q3p_activity *rows;
 
 	*n = 0;
@@ -197,7 +207,7 @@ visible_activities(uint64 *n)
 	for (uint32 i = 0; i < r->n_activities; i++)
 	{
 		q3p_activity_get(r->payload, i, &rows[*n]);
-		if (all || has_privs_of_role(GetUserId(), rows[*n].role))
+		if (may_see(rows[*n].role))
 			(*n)++;
 	}
 	qwen3dm_release(r);
@@ -205,8 +215,9 @@ visible_activities(uint64 *n)
 }
 
 static Datum
-activity_row(TupleDesc tupdesc, const q3p_activity *a)
+activity_row(TupleDesc tupdesc, const void *activities, uint64 i)
 {
+	const q3p_activity *a = (const q3p_activity *) activities + i;
 	Row row = {.tupdesc = tupdesc};
 
 	add_int(&row, true, a->pid);
@@ -221,14 +232,59 @@ activity_row(TupleDesc tupdesc, const q3p_activity *a)
 	add_int(&row, true, a->max_tokens);
 	add_int(&row, true, a->kv_tokens);
 	add_float(&row, true, a->age_ms);
+	add_bigint(&row, a->query_id != 0, (int64) a->query_id);
+	add_text(&row, qwen3dm_readable(a->task));
 	return finish_row(&row);
 }
 
-Datum
-qwen3dm_stat_activity(PG_FUNCTION_ARGS)
+/* The accounts that the current user may see; *n of them, palloc'd. */
+static void *
+visible_accounts(uint64 *n)
+{
+	int all;
+	Qwen3dmAccount *rows = qwen3dm_accounts_copy(&all);
+
+	*n = 0;
+	for (int i = 0; i < all; i++)
+	{
+		if (may_see(rows[i].payer.role))
+			rows[(*n)++] = rows[i];
+	}
+	return rows;
+}
+
+static Datum
+account_row(TupleDesc tupdesc, const void *accounts, uint64 i)
+{
+	const Qwen3dmAccount *a = (const Qwen3dmAccount *) accounts + i;
+	const Qwen3dmUsage *u = &a->usage;
+	bool known = OidIsValid(a->payer.role);
+	Row row = {.tupdesc = tupdesc};
+
+	add(&row, !known, ObjectIdGetDatum(a->payer.role));
+	add(&row, !known, ObjectIdGetDatum(a->payer.database));
+	add_text(&row, qwen3dm_readable(a->payer.task));
+	add_text(&row, a->payer.mode != Q3P_AUTO ? q3p_mode_name(a->payer.mode) : NULL);
+	add_text(&row, known ? q3p_kind_name(a->payer.kind) : NULL);
+	add_bigint(&row, true, u->requests);
+	add_bigint(&row, true, u->errors);
+	add_bigint(&row, true, u->canceled);
+	add_bigint(&row, true, u->deduplicated);
+	add_bigint(&row, true, u->prompt_tokens);
+	add_bigint(&row, true, u->cached_tokens);
+	add_bigint(&row, true, u->output_tokens);
+	add_float(&row, true, u->latency_ms);
+	add_float(&row, true, u->max_latency_ms);
+	add(&row, false, TimestampTzGetDatum(u->last));
+	return finish_row(&row);
+}
+
+/* A set-returning function: list gives an array once, make_row a row of each of its elements. */
+static Datum
+return_rows(FunctionCallInfo fcinfo, void *(*list)(uint64 *n),
+            Datum (*make_row)(TupleDesc tupdesc, const void *rows, uint64 i))
 {
 	FuncCallContext *funcctx;
-	q3p_activity *rows;
 	Datum row;
 
 	if (SRF_IS_FIRSTCALL())
@@ -241,13 +297,24 @@ qwen3dm_stat_activity(PG_FUNCTION_ARGS)
 		if (get_call_result_type(fcinfo, NULL, &tupdesc) != TYPEFUNC_COMPOSITE)
 			elog(ERROR, "return type must be a row type");
 		funcctx->tuple_desc = BlessTupleDesc(tupdesc);
-		funcctx->user_fctx = visible_activities(&funcctx->max_calls);
+		funcctx->user_fctx = list(&funcctx->max_calls);
 		MemoryContextSwitchTo(old);
 	}
 	funcctx = SRF_PERCALL_SETUP();
 	if (funcctx->call_cntr >= funcctx->max_calls)
 		SRF_RETURN_DONE(funcctx);
-	rows = funcctx->user_fctx;
-	row = activity_row(funcctx->tuple_desc, &rows[funcctx->call_cntr]);
+	row = make_row(funcctx->tuple_desc, funcctx->user_fctx, funcctx->call_cntr);
 	SRF_RETURN_NEXT(funcctx, row);
+}
+
+Datum
+qwen3dm_stat_activity(PG_FUNCTION_ARGS)
+{
+	return return_rows(fcinfo, visible_activities, activity_row);
+}
+
+Datum
+qwen3dm_accounts(PG_FUNCTION_ARGS)
+{
+	return return_rows(fcinfo, visible_accounts, account_row);
 }

@@ -37,6 +37,7 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "extension/accounts.h"
 #include "extension/engine_process.h"
 #include "extension/module.h"
 #include "extension/shmem.h"
@@ -631,13 +632,14 @@ leave(int code, Datum arg)
 	worker.status.engine_pid = 0;
 	worker.status.state = QWEN3DM_STOPPED;
 	qwen3dm_status_publish(&worker.status);
+	qwen3dm_accounts_save(true);
 }
 
 static void
 wait_for_something(void)
 {
-	int events = WL_LATCH_SET | WL_EXIT_ON_PM_DEATH;
-	long timeout = -1;
+	int events = WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH;
+	long timeout = qwen3dm_accounts_save_due();
 	pgsocket sock = PGINVALID_SOCKET;
 
 	switch (worker.phase)
@@ -649,16 +651,15 @@ wait_for_something(void)
 			sock = worker.engine.control;
 			break;
 		case PHASE_ENDING:
-			timeout = 5;
+			timeout = Min(timeout, 5);
 			break;
 		case PHASE_PAUSE:
-			timeout = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), worker.wake_at);
+			timeout = Min(timeout,
+			              TimestampDifferenceMilliseconds(GetCurrentTimestamp(), worker.wake_at));
 			if (worker.status.state == QWEN3DM_FAILED)
 				timeout = Min(timeout, WATCH_FILE_MS);
 			break;
 	}
-	if (timeout >= 0)
-		events |= WL_TIMEOUT;
 	(void) WaitLatchOrSocket(MyLatch, events, sock, timeout,
 	                         qwen3dm_wait_event(QWEN3DM_WAIT_WORKER));
 	ResetLatch(MyLatch);
@@ -684,6 +685,8 @@ run(void)
 			await_end();
 		else if (worker.phase == PHASE_PAUSE)
 			end_pause();
+
+		qwen3dm_accounts_save(false);
 
 		MemoryContextReset(CurrentMemoryContext);
 		wait_for_something();
@@ -716,6 +719,7 @@ qwen3dm_worker_main(Datum arg)
 	worker.status.worker_pid = MyProcPid;
 	before_shmem_exit(leave, (Datum) 0);
 
+	qwen3dm_accounts_load();
 	start_engine();
 	run();
 }
