@@ -511,7 +511,8 @@ BEGIN ATOMIC
            CASE WHEN p.proname IN ('qwen3dm_version', 'qwen3dm_model_status',
                                    'qwen3dm_stat_activity', 'qwen3dm_accounts',
                                    'qwen3dm_functions', 'qwen3dm_change_grants', 'qwen_grant',
-                                   'qwen_revoke') THEN 'free'
+                                   'qwen_revoke', 'qwen3dm_check_task', 'qwen3dm_task_changed')
+                THEN 'free'
                 WHEN p.proname IN ('qwen_pin_prefix', 'qwen_unpin_prefixes', 'qwen_stat_reset',
                                    'qwen_task_create', 'qwen_task_alter', 'qwen_task_drop',
                                    'qwen_task_learn', 'qwen_task_certify') THEN 'admin'
