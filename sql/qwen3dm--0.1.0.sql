@@ -565,9 +565,11 @@ BEGIN
         FROM pg_namespace AS n
         WHERE EXISTS (SELECT FROM members AS m
                       WHERE m.classid = 'pg_namespace'::regclass AND m.objid = n.oid)
-              -- one that is not the extension's own is opened where it is closed, never closed
-              OR (verb = 'GRANT' AND n.oid = (SELECT extnamespace FROM members LIMIT 1)
-                  AND NOT has_schema_privilege(role, n.oid, 'USAGE'))
+              -- one that it only lives in is opened where it is closed, and never closed
+              OR (verb = 'GRANT' AND NOT has_schema_privilege(role, n.oid, 'USAGE')
+                  AND (n.oid IN (SELECT extnamespace FROM members)
+                       OR n.oid IN (SELECT c.relnamespace FROM members AS m, pg_class AS c
+                                    WHERE m.classid = 'pg_class'::regclass AND c.oid = m.objid)))
     LOOP
         -- who may not give something cannot have given it
         CONTINUE WHEN verb = 'REVOKE' AND o.for_admin AND NOT o.allowed;
