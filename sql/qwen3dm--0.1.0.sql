@@ -400,7 +400,8 @@ CREATE VIEW @extschema@.qwen_stat_roles AS
                 THEN pg_catalog.pg_get_userbyid(a.usesysid) END AS usename,
            a.requests, a.errors, a.canceled, a.deduplicated, a.prompt_tokens, a.cached_tokens,
            a.output_tokens, a.mean_ms, a.max_ms, a.last_request,
-           (SELECT o.option_value::pg_catalog.int4
+           (SELECT CASE WHEN o.option_value OPERATOR(pg_catalog.~) '^[0-9]+$'
+                        THEN o.option_value::pg_catalog.int4 END
             FROM pg_catalog.pg_db_role_setting AS s,
                  pg_catalog.pg_options_to_table(s.setconfig) AS o
             WHERE s.setrole OPERATOR(pg_catalog.=) a.usesysid
@@ -529,11 +530,11 @@ END;
 COMMENT ON FUNCTION @extschema@.qwen3dm_functions()
 IS 'the functions of qwen3dm, and who is meant to call them: all (free), those with qwen_grant (usage), those who manage it (admin)';
 
--- Grants ("GRANT", "TO") or revokes ("REVOKE", "FROM") the classes of functions and the tables and
--- schemas that belong to them. It runs with the rights of its caller, and is as strict as PostgreSQL
+-- Grants (give) or revokes the classes of functions and the tables and schemas that belong to them,
+-- with admin those of both. It runs with the rights of its caller, and is as strict as PostgreSQL
 -- is with functions that one may not call at all: what one cannot pass on is an error, no warning.
-CREATE FUNCTION @extschema@.qwen3dm_change_grants(verb pg_catalog.text, word pg_catalog.text,
-    role pg_catalog.regrole, admin pg_catalog.bool)
+CREATE FUNCTION @extschema@.qwen3dm_change_grants(role pg_catalog.regrole, give pg_catalog.bool,
+    admin pg_catalog.bool)
 RETURNS pg_catalog.void
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
@@ -566,19 +567,19 @@ BEGIN
         WHERE EXISTS (SELECT FROM members AS m
                       WHERE m.classid = 'pg_namespace'::regclass AND m.objid = n.oid)
               -- one that it only lives in is opened where it is closed, and never closed
-              OR (verb = 'GRANT' AND NOT has_schema_privilege(role, n.oid, 'USAGE')
+              OR (give AND NOT has_schema_privilege(role, n.oid, 'USAGE')
                   AND (n.oid IN (SELECT extnamespace FROM members)
                        OR n.oid IN (SELECT c.relnamespace FROM members AS m, pg_class AS c
                                     WHERE m.classid = 'pg_class'::regclass AND c.oid = m.objid)))
     LOOP
         -- who may not give something cannot have given it
-        CONTINUE WHEN verb = 'REVOKE' AND o.for_admin AND NOT o.allowed;
+        CONTINUE WHEN NOT give AND o.for_admin AND NOT o.allowed;
         IF NOT o.allowed THEN
             RAISE insufficient_privilege USING
                 MESSAGE = format('permission denied for %s %s', o.kind, o.name),
                 HINT = 'Its owner, superusers and roles with the grant option can pass it on.';
         END IF;
-        EXECUTE format('%s %s %s %s', verb, o.what, word, role);
+        EXECUTE format(CASE WHEN give THEN 'GRANT %s TO %s' ELSE 'REVOKE %s FROM %s' END, o.what, role);
     END LOOP;
 END
 $$;
@@ -588,7 +589,7 @@ CREATE FUNCTION @extschema@.qwen_grant(role pg_catalog.regrole,
 RETURNS pg_catalog.void
 LANGUAGE sql VOLATILE STRICT
 BEGIN ATOMIC
-    SELECT @extschema@.qwen3dm_change_grants('GRANT', 'TO', role, admin);
+    SELECT @extschema@.qwen3dm_change_grants(role, true, admin);
 END;
 
 COMMENT ON FUNCTION @extschema@.qwen_grant(pg_catalog.regrole, pg_catalog.bool)
@@ -598,7 +599,7 @@ CREATE FUNCTION @extschema@.qwen_revoke(role pg_catalog.regrole)
 RETURNS pg_catalog.void
 LANGUAGE sql VOLATILE STRICT
 BEGIN ATOMIC
-    SELECT @extschema@.qwen3dm_change_grants('REVOKE', 'FROM', role, true);
+    SELECT @extschema@.qwen3dm_change_grants(role, false, true);
 END;
 
 COMMENT ON FUNCTION @extschema@.qwen_revoke(pg_catalog.regrole)

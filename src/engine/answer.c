@@ -219,20 +219,19 @@ answer_result(q3_io *io, q3_request *r, const q3p_usage *used)
 
 /* The end of a request: its client is told, or the worker. */
 static void
-answer(q3_io *io, q3_request *r)
+answer(q3_io *io, q3_request *r, const q3p_usage *used)
 {
-	q3p_usage used = q3_usage_of(r);
 	q3_conn *conn = r->conn;
 	bool sent = false;
 
 	if (conn != NULL && r->error.code != Q3_OK)
-		sent = answer_error(io, conn, r->id, q3_sqlstate(r->error.code), &r->error, &used);
+		sent = answer_error(io, conn, r->id, q3_sqlstate(r->error.code), &r->error, used);
 	else if (conn != NULL)
-		sent = answer_result(io, r, &used);
+		sent = answer_result(io, r, used);
 	if (sent)
-		q3_usage_answered(conn, &used);
+		q3_usage_answered(conn, used);
 	else
-		q3_usage_tell(io, &used);
+		q3_usage_tell(io, used);
 }
 
 /* Sends the stream's text on, or keeps it for later when the client is slow. */
@@ -272,25 +271,25 @@ answer_activity(q3_io *io, q3_conn *conn)
 		q3_conn_close(io, conn);
 		return;
 	}
-	for (q3_request *r = io->all; r != NULL; r = r->all_next)
-		rows[i++] = (q3p_activity){.id = r->id,
-		                           .pid = r->client.pid,
-		                           .role = r->client.role,
-		                           .database = r->client.database,
-		                           .kind = r->msg.kind,
-		                           .mode = r->mode == Q3_EFFICIENT ? Q3P_EFFICIENT : Q3P_PRECISE,
-		                           .phase = phases[atomic_load(&r->job.phase)],
-		                           .prompt_tokens = atomic_load(&r->job.prompt_tokens),
-		                           .prompt_done = atomic_load(&r->job.prompt_done),
-		                           .output_tokens = atomic_load(&r->job.output_tokens),
-		                           .max_tokens = r->msg.max_tokens,
-		                           .kv_tokens = atomic_load(&r->job.kv_tokens),
-		                           .age_ms = (double) (now - r->arrived_ns) / 1e6,
-		                           .query_id = r->msg.query_id};
-	i = 0;
 	for (q3_request *r = io->all; r != NULL; r = r->all_next, i++)
+	{
+		rows[i] = (q3p_activity){.id = r->id,
+		                         .pid = r->client.pid,
+		                         .role = r->client.role,
+		                         .database = r->client.database,
+		                         .kind = r->msg.kind,
+		                         .mode = r->mode == Q3_EFFICIENT ? Q3P_EFFICIENT : Q3P_PRECISE,
+		                         .phase = phases[atomic_load(&r->job.phase)],
+		                         .prompt_tokens = atomic_load(&r->job.prompt_tokens),
+		                         .prompt_done = atomic_load(&r->job.prompt_done),
+		                         .output_tokens = atomic_load(&r->job.output_tokens),
+		                         .max_tokens = r->msg.max_tokens,
+		                         .kv_tokens = atomic_load(&r->job.kv_tokens),
+		                         .age_ms = (double) (now - r->arrived_ns) / 1e6,
+		                         .query_id = r->msg.query_id};
 		if (r->msg.task.data != NULL)
 			memcpy(rows[i].task, r->msg.task.data, r->msg.task.len);
+	}
 	size = q3p_activity_encode(rows, n, NULL, 0);
 	room = q3_conn_reserve(io, conn, size);
 	if (room != NULL)
@@ -320,7 +319,7 @@ finish(q3_io *io, q3_request *r)
 	if (r->claim.verdict == Q3_UNJUDGED)
 		r->claim.prompt = used.prompt_tokens;
 	q3_quota_end(io->quota, &r->claim, used.output_tokens, q3_now_ns());
-	answer(io, r);
+	answer(io, r, &used);
 	forget(io, r);
 }
 
@@ -413,6 +412,7 @@ q3_answer_request(q3_io *io, q3_conn *conn, uint64_t id, char *frame, const char
                   size_t length)
 {
 	q3_request *r = q3_request_create(id, frame, payload, length, &conn->client);
+	q3p_usage used;
 
 	if (r == NULL)
 		return false;
@@ -427,7 +427,8 @@ q3_answer_request(q3_io *io, q3_conn *conn, uint64_t id, char *frame, const char
 	}
 	q3_fail(&r->error, Q3_ERR_LIMIT, "request queue is full");
 	r->conn = conn;
-	answer(io, r);
+	used = q3_usage_of(r);
+	answer(io, r, &used);
 	q3_request_free(r);
 	return true;
 }
