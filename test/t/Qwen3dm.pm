@@ -15,7 +15,7 @@ use Test::More;
 use Time::HiRes qw(sleep time);
 
 our @EXPORT = qw(
-  tiny_model slow_model thinking_model qwen_node wait_for_state wait_for_server status_of engine_pid running idle
+  tiny_model slow_model thinking_model embedding_model qwen_node wait_for_state wait_for_server status_of engine_pid running idle
   start_call start_long_call finish_call wait_running took process_exists wait_gone within
 );
 
@@ -25,6 +25,7 @@ our $LONG = q{qwen_infer('Tell me everything that you know.', max_tokens => 3000
 
 sub tiny_model { return $ENV{Q3_TINY_MODEL} || die "Q3_TINY_MODEL is not set"; }
 sub thinking_model { return $ENV{Q3_THINKING_MODEL} || die "Q3_THINKING_MODEL is not set"; }
+sub embedding_model { return $ENV{Q3_EMBEDDING_MODEL} || die "Q3_EMBEDDING_MODEL is not set"; }
 sub slow_model { return $ENV{Q3_SLOW_MODEL} || die "Q3_SLOW_MODEL is not set"; }
 
 # A started cluster with the extension in database postgres and a model that is ready.
