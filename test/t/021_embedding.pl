@@ -87,6 +87,36 @@ is(sql(q{SELECT count(*), count(DISTINCT cardinality(v)), count(w) FROM
 is(sql(q{SELECT count(*) = 200 FROM (SELECT i FROM texts ORDER BY qwen_similarity(body, 'Text 7') DESC) AS t}), 't', 'sorted by nearness');
 is(sql(q{SELECT body FROM texts ORDER BY qwen_similarity(body, 'Text 80') DESC LIMIT 1}), 'Text 80', 'the nearest is itself');
 
+# ---- Reranking ----
+
+# The score from the engine's logits behind the reranker's own words; this vocabulary has no whole "yes".
+sub tool
+{
+	my ($input, @command) = @_;
+	my ($out, $err) = ('', '');
+	IPC::Run::run([ $engine_program, @command ], '<', \$input, '>', \$out, '2>', \$err) or die "the tool fails: $err";
+	return $out;
+}
+
+sub tokens
+{
+	my ($text) = @_;
+	my ($ids) = tool($text, 'tokenize', '-m', slow_model(), '--special') =~ /\[(.*)\]/;
+	return $ids;
+}
+
+my $prompt = '<|im_start|>system' . "\n"
+  . 'Judge whether the Document meets the requirements based on the Query and the Instruct provided. '
+  . 'Note that the answer can only be "yes" or "no".<|im_end|>' . "\n<|im_start|>user\n"
+  . "<Instruct>: Find it.\n<Query>: What is blue?\n<Document>: The sky.<|im_end|>\n"
+  . "<|im_start|>assistant\n<think>\n\n</think>\n\n";
+my $raw = PostgreSQL::Test::Utils::tempdir() . '/logits';
+tool('', 'logits', '-m', slow_model(), '--packed', '--tokens', tokens($prompt), '--raw', $raw);
+my @logits = unpack('f<*', slurp_file($raw));
+my ($yes, $no) = map { exp($logits[ (split(',', tokens($_)))[0] ]) } ('yes', 'no');
+cmp_ok(abs(sql(q{SELECT score FROM qwen_rerank('What is blue?', ARRAY['The sky.'], instruction => 'Find it.', mode => 'precise')})
+	- $yes / ($yes + $no)), '<', 1e-4, 'the score of a document is that of the words that rerankers know');
+
 # ---- Errors ----
 
 my ($rc, $out, $err) = $node->psql('postgres', q{\set VERBOSITY verbose
