@@ -184,6 +184,55 @@ COMMENT ON FUNCTION @extschema@.qwen_unpin_prefixes()
 IS 'gives up all that qwen_pin_prefix keeps';
 
 -- ----------------------------------------------------------------------------------------------
+-- Vectors
+-- ----------------------------------------------------------------------------------------------
+
+-- real[] goes into a column of pgvector's type by that extension's own assignment casts.
+CREATE FUNCTION @extschema@.qwen_embed(
+    input pg_catalog.text,
+    task pg_catalog.text DEFAULT NULL,
+    mode pg_catalog.text DEFAULT 'auto',
+    on_error pg_catalog.text DEFAULT 'raise',
+    instruction pg_catalog.text DEFAULT NULL,
+    dimensions pg_catalog.int4 DEFAULT NULL)
+RETURNS pg_catalog.float4[]
+AS 'MODULE_PATHNAME', 'qwen3dm_embed'
+LANGUAGE C VOLATILE PARALLEL SAFE COST 10000;
+
+COMMENT ON FUNCTION @extschema@.qwen_embed(pg_catalog.text, pg_catalog.text, pg_catalog.text,
+    pg_catalog.text, pg_catalog.text, pg_catalog.int4)
+IS 'a text as a vector of length 1, with an instruction as a query';
+
+CREATE FUNCTION @extschema@.qwen_similarity(
+    a pg_catalog.text,
+    b pg_catalog.text,
+    task pg_catalog.text DEFAULT NULL,
+    mode pg_catalog.text DEFAULT 'auto',
+    on_error pg_catalog.text DEFAULT 'raise')
+RETURNS pg_catalog.float8
+AS 'MODULE_PATHNAME', 'qwen3dm_similarity'
+LANGUAGE C VOLATILE PARALLEL SAFE COST 20000;
+
+COMMENT ON FUNCTION @extschema@.qwen_similarity(pg_catalog.text, pg_catalog.text, pg_catalog.text,
+    pg_catalog.text, pg_catalog.text)
+IS 'cosine of the angle between the vectors of two texts';
+
+CREATE FUNCTION @extschema@.qwen_rerank(
+    query pg_catalog.text,
+    documents pg_catalog.text[],
+    instruction pg_catalog.text DEFAULT NULL,
+    task pg_catalog.text DEFAULT NULL,
+    mode pg_catalog.text DEFAULT 'auto',
+    on_error pg_catalog.text DEFAULT 'raise')
+RETURNS TABLE (idx pg_catalog.int4, score pg_catalog.float8)
+AS 'MODULE_PATHNAME', 'qwen3dm_rerank'
+LANGUAGE C VOLATILE PARALLEL SAFE COST 100000 ROWS 10;
+
+COMMENT ON FUNCTION @extschema@.qwen_rerank(pg_catalog.text, pg_catalog.text[], pg_catalog.text,
+    pg_catalog.text, pg_catalog.text, pg_catalog.text)
+IS 'positions of documents, those first that answer a query best, with the probability that they do';
+
+-- ----------------------------------------------------------------------------------------------
 -- Text and tokens
 -- ----------------------------------------------------------------------------------------------
 
@@ -237,6 +286,7 @@ COMMENT ON FUNCTION @extschema@.qwen3dm_version()
 IS 'version of the library that the server has loaded';
 
 CREATE FUNCTION @extschema@.qwen3dm_model_status(
+    OUT service pg_catalog.text,
     OUT state pg_catalog.text,
     OUT progress pg_catalog.float8,
     OUT model pg_catalog.text,
@@ -245,6 +295,8 @@ CREATE FUNCTION @extschema@.qwen3dm_model_status(
     OUT parameters pg_catalog.int8,
     OUT weight_type pg_catalog.text,
     OUT "precision" pg_catalog.text,
+    OUT embedding pg_catalog.text,
+    OUT dimensions pg_catalog.int4,
     OUT digest pg_catalog.text,
     OUT context_length pg_catalog.int4,
     OUT device pg_catalog.text,
@@ -279,13 +331,13 @@ CREATE FUNCTION @extschema@.qwen3dm_model_status(
     OUT message pg_catalog.text,
     OUT detail pg_catalog.text,
     OUT hint pg_catalog.text)
-RETURNS pg_catalog.record
+RETURNS SETOF pg_catalog.record
 AS 'MODULE_PATHNAME', 'qwen3dm_model_status'
-LANGUAGE C VOLATILE STRICT PARALLEL SAFE;
+LANGUAGE C VOLATILE STRICT PARALLEL SAFE ROWS 2;
 
 CREATE VIEW @extschema@.qwen_model_status AS
-    SELECT s.state, s.progress, s.model, s.name, s.architecture, s.parameters, s.weight_type,
-           s."precision", s.digest, s.context_length, s.device, s.device_reason, s.isa, s.threads,
+    SELECT s.service, s.state, s.progress, s.model, s.name, s.architecture, s.parameters,
+           s.weight_type, s."precision", s.embedding, s.dimensions, s.digest, s.context_length, s.device, s.device_reason, s.isa, s.threads,
            s.weight_bytes, s.image_bytes, s.image, s.kv_cache_bytes, s.kv_cache_used, s.kv_blocks,
            s.kv_blocks_free, s.prefix_blocks, s.pinned_blocks, s.scratch_bytes, s.load_ms,
            s.started_at, s.engine_pid, s.restarts, s.requests, s.errors, s.prompt_tokens,
@@ -294,7 +346,9 @@ CREATE VIEW @extschema@.qwen_model_status AS
     FROM @extschema@.qwen3dm_model_status() AS s;
 
 COMMENT ON VIEW @extschema@.qwen_model_status
-IS 'one row: the model, its engine and what they are doing';
+IS 'the model, its engine and what they are doing; a second row for the embedding model if one is set';
+COMMENT ON COLUMN @extschema@.qwen_model_status.service
+IS 'main, or embedding for the model of qwen3dm.embedding_model';
 COMMENT ON COLUMN @extschema@.qwen_model_status.state
 IS 'not loaded, not started, stopped, no model, starting, loading, ready, restarting or failed';
 COMMENT ON COLUMN @extschema@.qwen_model_status.progress
@@ -303,6 +357,10 @@ COMMENT ON COLUMN @extschema@.qwen_model_status.model
 IS 'path of the model file; only its name for roles without pg_read_all_settings';
 COMMENT ON COLUMN @extschema@.qwen_model_status."precision"
 IS 'bits of the weights that mode efficient reads + those that only mode precise reads, or why there is one precision';
+COMMENT ON COLUMN @extschema@.qwen_model_status.embedding
+IS 'how qwen_embed makes a vector with this model: from the last token, or the mean of all tokens; null when it uses the other model';
+COMMENT ON COLUMN @extschema@.qwen_model_status.dimensions
+IS 'coordinates of such a vector';
 COMMENT ON COLUMN @extschema@.qwen_model_status.image_bytes
 IS 'size of the packed weights, which serve both modes; 0 when the file has no type that is packed';
 COMMENT ON COLUMN @extschema@.qwen_model_status.image
@@ -329,6 +387,7 @@ COMMENT ON COLUMN @extschema@.qwen_model_status.message
 IS 'why the model cannot be used, when it cannot';
 
 CREATE FUNCTION @extschema@.qwen3dm_stat_activity(
+    OUT service pg_catalog.text,
     OUT pid pg_catalog.int4,
     OUT usesysid pg_catalog.oid,
     OUT datid pg_catalog.oid,
@@ -348,8 +407,8 @@ AS 'MODULE_PATHNAME', 'qwen3dm_stat_activity'
 LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED ROWS 10;
 
 CREATE VIEW @extschema@.qwen_stat_activity AS
-    SELECT a.pid, d.datname, pg_catalog.pg_get_userbyid(a.usesysid) AS usename, a.kind, a.mode,
-           a.phase, a.prompt_tokens, a.prompt_done, a.output_tokens, a.max_tokens, a.kv_tokens,
+    SELECT a.service, a.pid, d.datname, pg_catalog.pg_get_userbyid(a.usesysid) AS usename, a.kind,
+           a.mode, a.phase, a.prompt_tokens, a.prompt_done, a.output_tokens, a.max_tokens, a.kv_tokens,
            pg_catalog.make_interval(
                secs => a.age_ms OPERATOR(pg_catalog./) 1000.0) AS age,
            a.queryid, a.task
@@ -358,6 +417,8 @@ CREATE VIEW @extschema@.qwen_stat_activity AS
 
 COMMENT ON VIEW @extschema@.qwen_stat_activity
 IS 'requests that are queued or running: one''s own, or all for members of pg_read_all_stats';
+COMMENT ON COLUMN @extschema@.qwen_stat_activity.service
+IS 'whose engine: main or embedding, as in qwen_model_status';
 COMMENT ON COLUMN @extschema@.qwen_stat_activity.phase
 IS 'queued, prefill (the prompt is being read) or decode (the answer is being written)';
 COMMENT ON COLUMN @extschema@.qwen_stat_activity.kv_tokens

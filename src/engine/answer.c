@@ -178,6 +178,10 @@ fill_value(const q3_request *r, q3p_result *m)
 		case Q3P_CLASSIFY:
 			fill_labels(r, m);
 			return;
+		case Q3P_EMBED:
+			m->n_vector = (uint32_t) r->job.n_embd;
+			m->vector = (const unsigned char *) r->job.vector;
+			return;
 		default:
 			return;
 	}

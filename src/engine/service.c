@@ -78,6 +78,7 @@ fill_status(const q3_io *io, q3p_status *m)
 	m->max_batch_tokens = s->runtime.max_batch_tokens;
 	m->kv_blocks = s->runtime.kv_blocks;
 	m->kv_blocks_free = s->runtime.kv_blocks_free;
+	m->n_embd = s->model->n_embd;
 	m->kv_block_tokens = s->runtime.kv_block_tokens;
 	m->prefix_blocks = s->runtime.prefix_blocks;
 	m->pinned_blocks = s->runtime.pinned_blocks;

@@ -1,6 +1,6 @@
 /*
- * call.c: calls that make one request each, and the SQL functions that are nothing but such calls.
- * See call.h.
+ * call.c: calls that make a request or two each, and the SQL functions that are nothing but such
+ * calls. See call.h.
  */
 #include "postgres.h"
 
@@ -16,10 +16,23 @@ PG_FUNCTION_INFO_V1(qwen3dm_infer);
 PG_FUNCTION_INFO_V1(qwen3dm_logprob);
 PG_FUNCTION_INFO_V1(qwen3dm_classify);
 PG_FUNCTION_INFO_V1(qwen3dm_filter);
+PG_FUNCTION_INFO_V1(qwen3dm_embed);
+PG_FUNCTION_INFO_V1(qwen3dm_similarity);
 
 /* ---------------------------------------------------------------------------------------------
  * Requests
  * --------------------------------------------------------------------------------------------- */
+
+/* One after the other, palloc'd. */
+static q3p_bytes
+join(q3p_bytes a, q3p_bytes b)
+{
+	char *data = palloc_extended(a.len + b.len, MCXT_ALLOC_HUGE);
+
+	memcpy(data, a.data, a.len);
+	memcpy(data + a.len, b.data, b.len);
+	return (q3p_bytes){data, a.len + b.len};
+}
 
 Qwen3dmRequest *
 qwen3dm_submit_prompt(const Qwen3dmOptions *options, const text *prompt, Qwen3dmFailure *failure)
@@ -29,6 +42,8 @@ qwen3dm_submit_prompt(const Qwen3dmOptions *options, const text *prompt, Qwen3dm
 
 	if (!qwen3dm_to_utf8(prompt, &bytes, failure))
 		return NULL;
+	if (options->before.len > 0)
+		bytes = join(options->before, bytes);
 	message = qwen3dm_request_for(options, bytes);
 	return qwen3dm_submit(&message, &options->lists);
 }
@@ -59,37 +74,65 @@ qwen3dm_take_text(Qwen3dmRequest *r, Qwen3dmFailure *failure)
  * Calls
  * --------------------------------------------------------------------------------------------- */
 
+static int
+requests_of(const Qwen3dmFunction *function)
+{
+	return function->value_of_two != NULL ? 2 : 1;
+}
+
 void
 qwen3dm_call_start(const Qwen3dmFunction *function, FunctionCallInfo fcinfo, Qwen3dmCall *call)
 {
-	Qwen3dmRequest *r;
+	int n = requests_of(function);
 
 	memset(call, 0, sizeof(*call));
 	call->function = function;
-	if (!function->parse(fcinfo, &call->options) || PG_ARGISNULL(0))
+	if (!function->parse(fcinfo, &call->options) || PG_ARGISNULL(0) || PG_ARGISNULL(n - 1))
 		return;
-	r = qwen3dm_submit_prompt(&call->options, PG_GETARG_TEXT_PP(0), &call->failure);
-	if (r != NULL)
-		call->id = r->id;
+	for (int i = 0; i < n; i++)
+	{
+		Qwen3dmRequest *r =
+		    qwen3dm_submit_prompt(&call->options, PG_GETARG_TEXT_PP(i), &call->failure);
+
+		if (r == NULL)
+		{
+			qwen3dm_call_drop(call);
+			return;
+		}
+		call->ids[i] = r->id;
+	}
+}
+
+/* NULL: there was none, or it is gone. */
+static Qwen3dmRequest *
+request_of(const Qwen3dmCall *call, int i)
+{
+	return call->ids[i] != 0 ? qwen3dm_reattach(call->ids[i]) : NULL;
 }
 
 void
 qwen3dm_call_keep(Qwen3dmCall *call)
 {
-	Qwen3dmRequest *r = call->id != 0 ? qwen3dm_reattach(call->id) : NULL;
+	for (int i = 0; i < lengthof(call->ids); i++)
+	{
+		Qwen3dmRequest *r = request_of(call, i);
 
-	if (r != NULL)
-		qwen3dm_detach(r);
+		if (r != NULL)
+			qwen3dm_detach(r);
+	}
 }
 
 void
 qwen3dm_call_drop(Qwen3dmCall *call)
 {
-	Qwen3dmRequest *r = call->id != 0 ? qwen3dm_reattach(call->id) : NULL;
+	for (int i = 0; i < lengthof(call->ids); i++)
+	{
+		Qwen3dmRequest *r = request_of(call, i);
 
-	if (r != NULL)
-		qwen3dm_release(r);
-	call->id = 0;
+		if (r != NULL)
+			qwen3dm_release(r);
+		call->ids[i] = 0;
+	}
 }
 
 static void
@@ -101,15 +144,15 @@ add_to_tally(Qwen3dmTally *tally, const q3p_result *result)
 	tally->deduplicated += result->deduplicated;
 }
 
-Datum
-qwen3dm_call_finish(Qwen3dmCall *call, bool *isnull, Qwen3dmTally *tally)
+/* Waits for the call's requests; false: one of them has no result, the call's failure says why. */
+static bool
+wait_for_results(Qwen3dmCall *call, const q3p_result **results, Qwen3dmTally *tally)
 {
-	Datum value = (Datum) 0;
+	int n = requests_of(call->function);
 
-	*isnull = true;
-	if (call->id != 0)
+	for (int i = 0; i < n; i++)
 	{
-		Qwen3dmRequest *r = qwen3dm_reattach(call->id);
+		Qwen3dmRequest *r = request_of(call, i);
 
 		if (r == NULL)
 			ereport(ERROR,
@@ -117,15 +160,32 @@ qwen3dm_call_finish(Qwen3dmCall *call, bool *isnull, Qwen3dmTally *tally)
 			         errmsg("the answer was canceled with the transaction that asked for it")));
 		qwen3dm_wait(r);
 		if (r->failure.sqlstate != 0)
-			qwen3dm_copy_failure(&call->failure, &r->failure);
-		else
 		{
-			value = call->function->value(&call->options, &r->result, isnull, &call->failure);
-			if (tally != NULL)
-				add_to_tally(tally, &r->result);
+			qwen3dm_copy_failure(&call->failure, &r->failure);
+			return false;
 		}
-		qwen3dm_release(r);
-		call->id = 0;
+		results[i] = &r->result;
+		if (tally != NULL)
+			add_to_tally(tally, &r->result);
+	}
+	return true;
+}
+
+Datum
+qwen3dm_call_finish(Qwen3dmCall *call, bool *isnull, Qwen3dmTally *tally)
+{
+	const Qwen3dmFunction *function = call->function;
+	const q3p_result *results[lengthof(call->ids)];
+	Datum value = (Datum) 0;
+
+	*isnull = true;
+	if (call->ids[0] != 0)
+	{
+		if (wait_for_results(call, results, tally))
+			value = function->value_of_two != NULL
+			            ? function->value_of_two(&call->options, results, isnull, &call->failure)
+			            : function->value(&call->options, results[0], isnull, &call->failure);
+		qwen3dm_call_drop(call);
 	}
 	if (call->failure.sqlstate != 0 && !call->options.null_on_error)
 		qwen3dm_raise(&call->failure, 0);
@@ -182,11 +242,15 @@ static const Qwen3dmFunction infer = {qwen3dm_infer, parse_infer, text_value};
 static const Qwen3dmFunction logprob = {qwen3dm_logprob, parse_logprob, score_value};
 static const Qwen3dmFunction classify = {qwen3dm_classify, qwen3dm_parse_classify, text_value};
 static const Qwen3dmFunction filter = {qwen3dm_filter, qwen3dm_parse_filter, qwen3dm_filter_value};
+static const Qwen3dmFunction embed = {qwen3dm_embed, qwen3dm_parse_embed, qwen3dm_embed_value};
+static const Qwen3dmFunction similarity = {qwen3dm_similarity, qwen3dm_parse_similarity,
+                                           .value_of_two = qwen3dm_similarity_value};
 
 const Qwen3dmFunction *
 qwen3dm_function_at(PGFunction address)
 {
-	static const Qwen3dmFunction *const functions[] = {&infer, &logprob, &classify, &filter};
+	static const Qwen3dmFunction *const functions[] = {&infer,  &logprob, &classify,
+	                                                   &filter, &embed,   &similarity};
 
 	for (int i = 0; i < lengthof(functions); i++)
 	{
@@ -218,4 +282,16 @@ Datum
 qwen3dm_filter(PG_FUNCTION_ARGS)
 {
 	return call(&filter, fcinfo);
+}
+
+Datum
+qwen3dm_embed(PG_FUNCTION_ARGS)
+{
+	return call(&embed, fcinfo);
+}
+
+Datum
+qwen3dm_similarity(PG_FUNCTION_ARGS)
+{
+	return call(&similarity, fcinfo);
 }

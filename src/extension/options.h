@@ -12,7 +12,9 @@ typedef struct Qwen3dmOptions
 {
 	q3p_request request; /* all but what is asked: prompt or tokens */
 	q3p_lists lists;
+	q3p_bytes before; /* in UTF-8; goes before each prompt */
 	double threshold; /* of qwen_filter */
+	int32 dimensions; /* of qwen_embed; 0: the model's */
 	bool null_on_error;
 	bool fixed_seed;   /* else every request gets a random one */
 	bool mode_setting; /* the mode is that of qwen3dm.mode, not the call's */

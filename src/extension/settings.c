@@ -17,6 +17,8 @@
 char *qwen3dm_model = NULL;
 int qwen3dm_threads = 0;
 int qwen3dm_kv_cache_size = 1024 * 1024;
+char *qwen3dm_embedding_model = NULL;
+int qwen3dm_embedding_kv_cache_size = 512 * 1024;
 int qwen3dm_kv_cache_type = QWEN3DM_KV_F32;
 int qwen3dm_max_batch_tokens = 512;
 int qwen3dm_context_length = 4096;
@@ -86,6 +88,20 @@ define_engine_settings(void)
 	                        "0, or more than the model was made for, means the model's own limit.",
 	                        &qwen3dm_context_length, 4096, 0, 16 * 1024 * 1024, PGC_SIGHUP, 0, NULL,
 	                        NULL, NULL);
+}
+
+static void
+define_embedding_settings(void)
+{
+	DefineCustomStringVariable(
+	    "qwen3dm.embedding_model", "Path of the embedding model's file, in GGUF format.",
+	    "It is served by an engine of its own. Empty: qwen_embed uses the main model.",
+	    &qwen3dm_embedding_model, "", PGC_SIGHUP, GUC_SUPERUSER_ONLY, check_path, NULL, NULL);
+	DefineCustomIntVariable("qwen3dm.embedding_kv_cache_size",
+	                        "Memory for the keys and values of all texts that are being embedded.",
+	                        "It bounds how long such a text may be.",
+	                        &qwen3dm_embedding_kv_cache_size, 512 * 1024, 1024, INT_MAX, PGC_SIGHUP,
+	                        GUC_UNIT_KB, NULL, NULL, NULL);
 }
 
 static void
@@ -169,6 +185,7 @@ void
 qwen3dm_define_settings(void)
 {
 	define_engine_settings();
+	define_embedding_settings();
 	define_weight_settings();
 	define_session_settings();
 	define_batching_settings();
