@@ -6,9 +6,9 @@
  * its spinlock. When the table is full, what has no account yet is added up in one that is
  * nobody's.
  *
- * The worker writes all of it to a file when there is news, at most every qwen3dm.flush_interval,
- * and reads that at the start of the server; the postmaster writes it last, when everybody else is
- * gone. The file is local: a standby has its own.
+ * A worker writes all of it to a file when there is news, at most every qwen3dm.flush_interval, and
+ * reads that at the start of the server; the postmaster writes it last, when everybody else is
+ * gone. Another lock lets only one of them do so. The file is local: a standby has its own.
  */
 #include "postgres.h"
 
@@ -48,7 +48,8 @@ typedef struct Entry
 typedef struct Accounts
 {
 	LWLock *lock;           /* protects the table */
-	bool loaded;            /* the file has been read; the worker's own */
+	LWLock *file_lock;      /* protects the file, and: */
+	bool loaded;            /* it has been read */
 	pg_atomic_uint32 dirty; /* there is news since the file was written */
 } Accounts;
 
@@ -389,17 +390,13 @@ read_file(FileHeader *header, const char **problem)
 	return *problem == NULL ? list : NULL;
 }
 
-void
-qwen3dm_accounts_load(void)
+static void
+load(void)
 {
 	const char *problem;
-	Qwen3dmAccount *list;
 	FileHeader header;
+	Qwen3dmAccount *list = read_file(&header, &problem);
 
-	if (accounts->loaded)
-		return;
-	accounts->loaded = true;
-	list = read_file(&header, &problem);
 	if (problem != NULL)
 		ereport(LOG, (errmsg("qwen3dm: ignoring file \"%s\"", FILE_NAME),
 		              errdetail_internal("%s", problem),
@@ -408,8 +405,17 @@ qwen3dm_accounts_load(void)
 		return;
 	for (uint32 i = 0; i < header.n_accounts; i++)
 		count(&list[i].payer, &list[i].usage);
-	pg_atomic_write_u32(&accounts->dirty, 0);
 	pfree(list);
+}
+
+void
+qwen3dm_accounts_load(void)
+{
+	LWLockAcquire(accounts->file_lock, LW_EXCLUSIVE);
+	if (!accounts->loaded)
+		load();
+	accounts->loaded = true;
+	LWLockRelease(accounts->file_lock);
 }
 
 static TimestampTz saved_at = 0;
@@ -428,8 +434,12 @@ qwen3dm_accounts_save(bool now)
 	if (!now && qwen3dm_accounts_save_due() > 0)
 		return;
 	saved_at = GetCurrentTimestamp();
-	if (accounts->loaded && pg_atomic_read_u32(&accounts->dirty) != 0)
+	if (pg_atomic_read_u32(&accounts->dirty) == 0 ||
+	    !LWLockConditionalAcquire(accounts->file_lock, LW_EXCLUSIVE))
+		return; /* what another one misses is news for the next time */
+	if (accounts->loaded)
 		save();
+	LWLockRelease(accounts->file_lock);
 }
 
 /* ---------------------------------------------------------------------------------------------
@@ -449,7 +459,7 @@ qwen3dm_accounts_reserve(void)
 {
 	RequestAddinShmemSpace(MAXALIGN(sizeof(Accounts)));
 	RequestAddinShmemSpace(hash_estimate_size(qwen3dm_max_accounts + 1, sizeof(Entry)));
-	RequestNamedLWLockTranche(TRANCHE, 1);
+	RequestNamedLWLockTranche(TRANCHE, 2);
 }
 
 /* Under AddinShmemInitLock. */
@@ -464,7 +474,8 @@ qwen3dm_accounts_init(void)
 	                      &info, HASH_ELEM | HASH_BLOBS);
 	if (!found)
 	{
-		accounts->lock = &(GetNamedLWLockTranche(TRANCHE))->lock;
+		accounts->lock = &GetNamedLWLockTranche(TRANCHE)[0].lock;
+		accounts->file_lock = &GetNamedLWLockTranche(TRANCHE)[1].lock;
 		accounts->loaded = false;
 		pg_atomic_init_u32(&accounts->dirty, 0);
 		(void) make_entry(&nobody);

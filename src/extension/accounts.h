@@ -55,12 +55,12 @@ extern void qwen3dm_account_answer(const Qwen3dmPayer *payer, const q3p_header *
                                    const char *payload);
 /* The engine is gone, and the request with it. */
 extern void qwen3dm_account_lost(const Qwen3dmPayer *payer);
-/* The worker: what the engine tells. */
+/* A worker: what its engine tells. */
 extern void qwen3dm_account_usage(const q3p_usage *m);
 
-/* The worker: takes up the file, once after each start of the server. */
+/* A worker: takes up the file, once after each start of the server. */
 extern void qwen3dm_accounts_load(void);
-/* The worker: writes the file if there is news; unless now, not before its time has come. */
+/* A worker: writes the file if there is news; unless now, not before its time has come. */
 extern void qwen3dm_accounts_save(bool now);
 /* Milliseconds until that time. */
 extern long qwen3dm_accounts_save_due(void);
