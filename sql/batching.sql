@@ -418,6 +418,7 @@ SELECT tableoid::regclass AS part, id, body IN ('a', 'b') AS labelled FROM batch
 -- Who may see what: filters of row security and security barriers come first
 -- ----------------------------------------------------------------------------------------------
 CREATE ROLE regress_batch_user;
+SELECT qwen_grant('regress_batch_user');
 CREATE FUNCTION batch_leak(i int) RETURNS boolean LANGUAGE plpgsql COST 1000000 AS $$ BEGIN RAISE NOTICE 'seen: %', i; RETURN true; END $$;
 CREATE FUNCTION batch_cheap_leak(i int) RETURNS boolean LANGUAGE plpgsql COST 0.1 STABLE AS $$ BEGIN RAISE NOTICE 'seen: %', i; RETURN true; END $$;
 GRANT SELECT ON batch_notes TO regress_batch_user;
@@ -437,11 +438,10 @@ ALTER TABLE batch_notes DISABLE ROW LEVEL SECURITY;
 CREATE VIEW batch_secret WITH (security_barrier) AS SELECT * FROM batch_notes WHERE kind = 'odd' AND id < 6;
 SELECT id FROM batch_secret WHERE qwen_filter(body, 'x', 0) AND batch_cheap_leak(id);
 -- who may not call a function may not batch it
-REVOKE EXECUTE ON FUNCTION qwen_logprob(text, text, text, text) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION qwen_logprob(text, text, text, text) FROM regress_batch_user;
 SET ROLE regress_batch_user;
 SELECT qwen_logprob(body) FROM batch_notes;
 RESET ROLE;
-GRANT EXECUTE ON FUNCTION qwen_logprob(text, text, text, text) TO PUBLIC;
 -- a function with settings of its own is called with them
 ALTER FUNCTION qwen_logprob(text, text, text, text) SET work_mem = '1MB';
 EXPLAIN (COSTS OFF) SELECT qwen_logprob(body) FROM batch_notes;
@@ -452,4 +452,5 @@ DROP VIEW batch_secret;
 DROP TABLE batch_notes, batch_answers, batch_copy, batch_parts, batch_log;
 DROP SEQUENCE batch_numbers;
 DROP FUNCTION batch_leak(int), batch_cheap_leak(int), batch_trigger();
+SELECT qwen_revoke('regress_batch_user');
 DROP ROLE regress_batch_user;

@@ -3,10 +3,7 @@
 -- complain if script is sourced in psql, rather than via CREATE EXTENSION
 \echo Use "CREATE EXTENSION qwen3dm" to load this file. \quit
 
--- Every role may call these functions, as every role may run any other query; what they cost is
--- bounded by statement_timeout, qwen3dm.timeout and qwen3dm.max_tokens. To keep the model for some:
---     REVOKE EXECUTE ON FUNCTION qwen_infer(text, text, ...) FROM PUBLIC;
---     GRANT EXECUTE ON FUNCTION qwen_infer(text, text, ...) TO analysts;
+-- What spends the model's time is granted to nobody: see "Who may do what" at the end.
 --
 -- All are VOLATILE: the answer depends on the model that is loaded, and the planner must not run it
 -- ahead of time. The costs are in units of cpu_operator_cost; those of the functions that generate
@@ -174,7 +171,7 @@ COMMENT ON FUNCTION @extschema@.qwen_filter(pg_catalog.text, pg_catalog.text, pg
     pg_catalog.text, pg_catalog.text, pg_catalog.text)
 IS 'whether a condition holds for a text with at least this probability';
 
--- What is pinned is shared by all roles, and takes memory from them: for those who are granted it.
+-- What is pinned is shared by all roles, and takes memory from them.
 CREATE FUNCTION @extschema@.qwen_pin_prefix(
     system pg_catalog.text,
     labels pg_catalog.text[] DEFAULT NULL,
@@ -194,10 +191,54 @@ LANGUAGE C VOLATILE PARALLEL RESTRICTED;
 COMMENT ON FUNCTION @extschema@.qwen_unpin_prefixes()
 IS 'gives up all that qwen_pin_prefix keeps';
 
-REVOKE EXECUTE ON FUNCTION
-    @extschema@.qwen_pin_prefix(pg_catalog.text, pg_catalog.text[], pg_catalog.text),
-    @extschema@.qwen_unpin_prefixes()
-FROM PUBLIC;
+-- ----------------------------------------------------------------------------------------------
+-- Vectors
+-- ----------------------------------------------------------------------------------------------
+
+-- real[] goes into a column of pgvector's type by that extension's own assignment casts.
+CREATE FUNCTION @extschema@.qwen_embed(
+    input pg_catalog.text,
+    task pg_catalog.text DEFAULT NULL,
+    mode pg_catalog.text DEFAULT 'auto',
+    on_error pg_catalog.text DEFAULT 'raise',
+    instruction pg_catalog.text DEFAULT NULL,
+    dimensions pg_catalog.int4 DEFAULT NULL)
+RETURNS pg_catalog.float4[]
+AS 'MODULE_PATHNAME', 'qwen3dm_embed'
+LANGUAGE C VOLATILE PARALLEL SAFE COST 10000;
+
+COMMENT ON FUNCTION @extschema@.qwen_embed(pg_catalog.text, pg_catalog.text, pg_catalog.text,
+    pg_catalog.text, pg_catalog.text, pg_catalog.int4)
+IS 'a text as a vector of length 1, with an instruction as a query';
+
+CREATE FUNCTION @extschema@.qwen_similarity(
+    a pg_catalog.text,
+    b pg_catalog.text,
+    task pg_catalog.text DEFAULT NULL,
+    mode pg_catalog.text DEFAULT 'auto',
+    on_error pg_catalog.text DEFAULT 'raise')
+RETURNS pg_catalog.float8
+AS 'MODULE_PATHNAME', 'qwen3dm_similarity'
+LANGUAGE C VOLATILE PARALLEL SAFE COST 20000;
+
+COMMENT ON FUNCTION @extschema@.qwen_similarity(pg_catalog.text, pg_catalog.text, pg_catalog.text,
+    pg_catalog.text, pg_catalog.text)
+IS 'cosine of the angle between the vectors of two texts';
+
+CREATE FUNCTION @extschema@.qwen_rerank(
+    query pg_catalog.text,
+    documents pg_catalog.text[],
+    instruction pg_catalog.text DEFAULT NULL,
+    task pg_catalog.text DEFAULT NULL,
+    mode pg_catalog.text DEFAULT 'auto',
+    on_error pg_catalog.text DEFAULT 'raise')
+RETURNS TABLE (idx pg_catalog.int4, score pg_catalog.float8)
+AS 'MODULE_PATHNAME', 'qwen3dm_rerank'
+LANGUAGE C VOLATILE PARALLEL SAFE COST 100000 ROWS 10;
+
+COMMENT ON FUNCTION @extschema@.qwen_rerank(pg_catalog.text, pg_catalog.text[], pg_catalog.text,
+    pg_catalog.text, pg_catalog.text, pg_catalog.text)
+IS 'positions of documents, those first that answer a query best, with the probability that they do';
 
 -- ----------------------------------------------------------------------------------------------
 -- Extraction
@@ -415,6 +456,7 @@ COMMENT ON FUNCTION @extschema@.qwen3dm_version()
 IS 'version of the library that the server has loaded';
 
 CREATE FUNCTION @extschema@.qwen3dm_model_status(
+    OUT service pg_catalog.text,
     OUT state pg_catalog.text,
     OUT progress pg_catalog.float8,
     OUT model pg_catalog.text,
@@ -423,6 +465,8 @@ CREATE FUNCTION @extschema@.qwen3dm_model_status(
     OUT parameters pg_catalog.int8,
     OUT weight_type pg_catalog.text,
     OUT "precision" pg_catalog.text,
+    OUT embedding pg_catalog.text,
+    OUT dimensions pg_catalog.int4,
     OUT digest pg_catalog.text,
     OUT context_length pg_catalog.int4,
     OUT device pg_catalog.text,
@@ -457,13 +501,13 @@ CREATE FUNCTION @extschema@.qwen3dm_model_status(
     OUT message pg_catalog.text,
     OUT detail pg_catalog.text,
     OUT hint pg_catalog.text)
-RETURNS pg_catalog.record
+RETURNS SETOF pg_catalog.record
 AS 'MODULE_PATHNAME', 'qwen3dm_model_status'
-LANGUAGE C VOLATILE STRICT PARALLEL SAFE;
+LANGUAGE C VOLATILE STRICT PARALLEL SAFE ROWS 2;
 
 CREATE VIEW @extschema@.qwen_model_status AS
-    SELECT s.state, s.progress, s.model, s.name, s.architecture, s.parameters, s.weight_type,
-           s."precision", s.digest, s.context_length, s.device, s.device_reason, s.isa, s.threads,
+    SELECT s.service, s.state, s.progress, s.model, s.name, s.architecture, s.parameters,
+           s.weight_type, s."precision", s.embedding, s.dimensions, s.digest, s.context_length, s.device, s.device_reason, s.isa, s.threads,
            s.weight_bytes, s.image_bytes, s.image, s.kv_cache_bytes, s.kv_cache_used, s.kv_blocks,
            s.kv_blocks_free, s.prefix_blocks, s.pinned_blocks, s.scratch_bytes, s.load_ms,
            s.started_at, s.engine_pid, s.restarts, s.requests, s.errors, s.prompt_tokens,
@@ -472,7 +516,9 @@ CREATE VIEW @extschema@.qwen_model_status AS
     FROM @extschema@.qwen3dm_model_status() AS s;
 
 COMMENT ON VIEW @extschema@.qwen_model_status
-IS 'one row: the model, its engine and what they are doing';
+IS 'the model, its engine and what they are doing; a second row for the embedding model if one is set';
+COMMENT ON COLUMN @extschema@.qwen_model_status.service
+IS 'main, or embedding for the model of qwen3dm.embedding_model';
 COMMENT ON COLUMN @extschema@.qwen_model_status.state
 IS 'not loaded, not started, stopped, no model, starting, loading, ready, restarting or failed';
 COMMENT ON COLUMN @extschema@.qwen_model_status.progress
@@ -481,6 +527,10 @@ COMMENT ON COLUMN @extschema@.qwen_model_status.model
 IS 'path of the model file; only its name for roles without pg_read_all_settings';
 COMMENT ON COLUMN @extschema@.qwen_model_status."precision"
 IS 'bits of the weights that mode efficient reads + those that only mode precise reads, or why there is one precision';
+COMMENT ON COLUMN @extschema@.qwen_model_status.embedding
+IS 'how qwen_embed makes a vector with this model: from the last token, or the mean of all tokens; null when it uses the other model';
+COMMENT ON COLUMN @extschema@.qwen_model_status.dimensions
+IS 'coordinates of such a vector';
 COMMENT ON COLUMN @extschema@.qwen_model_status.image_bytes
 IS 'size of the packed weights, which serve both modes; 0 when the file has no type that is packed';
 COMMENT ON COLUMN @extschema@.qwen_model_status.image
@@ -507,6 +557,7 @@ COMMENT ON COLUMN @extschema@.qwen_model_status.message
 IS 'why the model cannot be used, when it cannot';
 
 CREATE FUNCTION @extschema@.qwen3dm_stat_activity(
+    OUT service pg_catalog.text,
     OUT pid pg_catalog.int4,
     OUT usesysid pg_catalog.oid,
     OUT datid pg_catalog.oid,
@@ -518,24 +569,281 @@ CREATE FUNCTION @extschema@.qwen3dm_stat_activity(
     OUT output_tokens pg_catalog.int4,
     OUT max_tokens pg_catalog.int4,
     OUT kv_tokens pg_catalog.int4,
-    OUT age_ms pg_catalog.float8)
+    OUT age_ms pg_catalog.float8,
+    OUT queryid pg_catalog.int8,
+    OUT task pg_catalog.text)
 RETURNS SETOF pg_catalog.record
 AS 'MODULE_PATHNAME', 'qwen3dm_stat_activity'
 LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED ROWS 10;
 
 CREATE VIEW @extschema@.qwen_stat_activity AS
-    SELECT a.pid, d.datname, pg_catalog.pg_get_userbyid(a.usesysid) AS usename, a.kind, a.mode,
-           a.phase, a.prompt_tokens, a.prompt_done, a.output_tokens, a.max_tokens, a.kv_tokens,
+    SELECT a.service, a.pid, d.datname, pg_catalog.pg_get_userbyid(a.usesysid) AS usename, a.kind,
+           a.mode, a.phase, a.prompt_tokens, a.prompt_done, a.output_tokens, a.max_tokens, a.kv_tokens,
            pg_catalog.make_interval(
-               secs => a.age_ms OPERATOR(pg_catalog./) 1000.0) AS age
+               secs => a.age_ms OPERATOR(pg_catalog./) 1000.0) AS age,
+           a.queryid, a.task
     FROM @extschema@.qwen3dm_stat_activity() AS a
          LEFT JOIN pg_catalog.pg_database AS d ON d.oid OPERATOR(pg_catalog.=) a.datid;
 
 COMMENT ON VIEW @extschema@.qwen_stat_activity
 IS 'requests that are queued or running: one''s own, or all for members of pg_read_all_stats';
+COMMENT ON COLUMN @extschema@.qwen_stat_activity.service
+IS 'whose engine: main or embedding, as in qwen_model_status';
 COMMENT ON COLUMN @extschema@.qwen_stat_activity.phase
 IS 'queued, prefill (the prompt is being read) or decode (the answer is being written)';
 COMMENT ON COLUMN @extschema@.qwen_stat_activity.kv_tokens
 IS 'tokens that the request holds room for in the memory for keys and values';
+COMMENT ON COLUMN @extschema@.qwen_stat_activity.queryid
+IS 'of the statement, as in pg_stat_activity and pg_stat_statements; needs compute_query_id';
 
 GRANT SELECT ON @extschema@.qwen_model_status, @extschema@.qwen_stat_activity TO PUBLIC;
+
+-- ----------------------------------------------------------------------------------------------
+-- Usage
+-- ----------------------------------------------------------------------------------------------
+
+CREATE FUNCTION @extschema@.qwen3dm_accounts(
+    OUT usesysid pg_catalog.oid,
+    OUT datid pg_catalog.oid,
+    OUT task pg_catalog.text,
+    OUT mode pg_catalog.text,
+    OUT kind pg_catalog.text,
+    OUT requests pg_catalog.int8,
+    OUT errors pg_catalog.int8,
+    OUT canceled pg_catalog.int8,
+    OUT deduplicated pg_catalog.int8,
+    OUT prompt_tokens pg_catalog.int8,
+    OUT cached_tokens pg_catalog.int8,
+    OUT output_tokens pg_catalog.int8,
+    OUT latency_ms pg_catalog.float8,
+    OUT max_latency_ms pg_catalog.float8,
+    OUT last_request pg_catalog.timestamptz)
+RETURNS SETOF pg_catalog.record
+AS 'MODULE_PATHNAME', 'qwen3dm_accounts'
+LANGUAGE C VOLATILE STRICT PARALLEL SAFE ROWS 100;
+
+COMMENT ON FUNCTION @extschema@.qwen3dm_accounts()
+IS 'what has been used, by role, database, task, mode and kind: one''s own, or all for members of pg_read_all_stats';
+
+CREATE VIEW @extschema@.qwen_stat_roles AS
+    SELECT a.usesysid,
+           CASE WHEN a.usesysid IS NOT NULL
+                THEN pg_catalog.pg_get_userbyid(a.usesysid) END AS usename,
+           a.requests, a.errors, a.canceled, a.deduplicated, a.prompt_tokens, a.cached_tokens,
+           a.output_tokens, a.mean_ms, a.max_ms, a.last_request,
+           (SELECT CASE WHEN o.option_value OPERATOR(pg_catalog.~) '^[0-9]+$'
+                        THEN o.option_value::pg_catalog.int4 END
+            FROM pg_catalog.pg_db_role_setting AS s,
+                 pg_catalog.pg_options_to_table(s.setconfig) AS o
+            WHERE s.setrole OPERATOR(pg_catalog.=) a.usesysid
+              AND s.setdatabase OPERATOR(pg_catalog.=) 0::pg_catalog.oid
+              AND o.option_name OPERATOR(pg_catalog.=) 'qwen3dm.token_quota') AS token_quota
+    FROM (SELECT usesysid,
+                 pg_catalog.sum(requests)::pg_catalog.int8 AS requests,
+                 pg_catalog.sum(errors)::pg_catalog.int8 AS errors,
+                 pg_catalog.sum(canceled)::pg_catalog.int8 AS canceled,
+                 pg_catalog.sum(deduplicated)::pg_catalog.int8 AS deduplicated,
+                 pg_catalog.sum(prompt_tokens)::pg_catalog.int8 AS prompt_tokens,
+                 pg_catalog.sum(cached_tokens)::pg_catalog.int8 AS cached_tokens,
+                 pg_catalog.sum(output_tokens)::pg_catalog.int8 AS output_tokens,
+                 pg_catalog.sum(latency_ms) OPERATOR(pg_catalog./)
+                     pg_catalog.sum(requests)::pg_catalog.float8 AS mean_ms,
+                 pg_catalog.max(max_latency_ms) AS max_ms,
+                 pg_catalog.max(last_request) AS last_request
+          FROM @extschema@.qwen3dm_accounts()
+          GROUP BY usesysid) AS a;
+
+COMMENT ON VIEW @extschema@.qwen_stat_roles
+IS 'what each role has used: oneself, or all for members of pg_read_all_stats';
+COMMENT ON COLUMN @extschema@.qwen_stat_roles.usename
+IS 'the role; NULL for what found no place in qwen3dm.max_accounts';
+COMMENT ON COLUMN @extschema@.qwen_stat_roles.requests
+IS 'that have ended, however';
+COMMENT ON COLUMN @extschema@.qwen_stat_roles.canceled
+IS 'requests whose answers nobody took: canceled, or not needed any more';
+COMMENT ON COLUMN @extschema@.qwen_stat_roles.cached_tokens
+IS 'of prompt_tokens, that did not have to be computed';
+COMMENT ON COLUMN @extschema@.qwen_stat_roles.token_quota
+IS 'tokens a minute that ALTER ROLE ... SET qwen3dm.token_quota allows the role in all databases';
+
+CREATE VIEW @extschema@.qwen_stat_tasks AS
+    SELECT d.datname, a.task,
+           pg_catalog.sum(a.requests)::pg_catalog.int8 AS requests,
+           pg_catalog.sum(a.errors)::pg_catalog.int8 AS errors,
+           pg_catalog.sum(a.canceled)::pg_catalog.int8 AS canceled,
+           pg_catalog.sum(a.deduplicated)::pg_catalog.int8 AS deduplicated,
+           pg_catalog.sum(a.requests) FILTER (
+               WHERE a.mode OPERATOR(pg_catalog.=) 'efficient')::pg_catalog.int8 AS efficient,
+           pg_catalog.sum(a.requests) FILTER (
+               WHERE a.mode OPERATOR(pg_catalog.=) 'precise')::pg_catalog.int8 AS precise,
+           pg_catalog.sum(a.prompt_tokens)::pg_catalog.int8 AS prompt_tokens,
+           pg_catalog.sum(a.cached_tokens)::pg_catalog.int8 AS cached_tokens,
+           pg_catalog.sum(a.output_tokens)::pg_catalog.int8 AS output_tokens,
+           pg_catalog.sum(a.latency_ms) OPERATOR(pg_catalog./)
+               pg_catalog.sum(a.requests)::pg_catalog.float8 AS mean_ms,
+           pg_catalog.max(a.max_latency_ms) AS max_ms,
+           pg_catalog.max(a.last_request) AS last_request
+    FROM @extschema@.qwen3dm_accounts() AS a
+         LEFT JOIN pg_catalog.pg_database AS d ON d.oid OPERATOR(pg_catalog.=) a.datid
+    GROUP BY a.datid, d.datname, a.task;
+
+COMMENT ON VIEW @extschema@.qwen_stat_tasks
+IS 'what each task of each database has been used for, by the roles that one may see; without a task: what no task was named for';
+COMMENT ON COLUMN @extschema@.qwen_stat_tasks.efficient
+IS 'requests that mode efficient has answered';
+COMMENT ON COLUMN @extschema@.qwen_stat_tasks.precise
+IS 'requests that mode precise has answered';
+
+CREATE VIEW @extschema@.qwen_stat_modes AS
+    SELECT a.mode, a.kind,
+           pg_catalog.sum(a.requests)::pg_catalog.int8 AS requests,
+           pg_catalog.sum(a.errors)::pg_catalog.int8 AS errors,
+           pg_catalog.sum(a.canceled)::pg_catalog.int8 AS canceled,
+           pg_catalog.sum(a.deduplicated)::pg_catalog.int8 AS deduplicated,
+           pg_catalog.sum(a.prompt_tokens)::pg_catalog.int8 AS prompt_tokens,
+           pg_catalog.sum(a.cached_tokens)::pg_catalog.int8 AS cached_tokens,
+           pg_catalog.sum(a.output_tokens)::pg_catalog.int8 AS output_tokens,
+           pg_catalog.sum(a.latency_ms) OPERATOR(pg_catalog./)
+               pg_catalog.sum(a.requests)::pg_catalog.float8 AS mean_ms,
+           pg_catalog.max(a.max_latency_ms) AS max_ms
+    FROM @extschema@.qwen3dm_accounts() AS a
+    GROUP BY a.mode, a.kind;
+
+COMMENT ON VIEW @extschema@.qwen_stat_modes
+IS 'what each mode has been used for, by kind of request and by the roles that one may see; without a mode: what needs no model';
+
+GRANT SELECT ON @extschema@.qwen_stat_roles, @extschema@.qwen_stat_tasks,
+    @extschema@.qwen_stat_modes TO PUBLIC;
+
+CREATE FUNCTION @extschema@.qwen_stat_reset(role pg_catalog.regrole DEFAULT NULL)
+RETURNS pg_catalog.void
+AS 'MODULE_PATHNAME', 'qwen3dm_stat_reset'
+LANGUAGE C VOLATILE PARALLEL RESTRICTED;
+
+COMMENT ON FUNCTION @extschema@.qwen_stat_reset(pg_catalog.regrole)
+IS 'forgets what a role, or by default everybody, has used';
+
+-- ----------------------------------------------------------------------------------------------
+-- Who may do what
+-- ----------------------------------------------------------------------------------------------
+
+-- The functions of the extension in three classes:
+--   free    everybody may call them; they compute nothing, show only what one may see, and pass on
+--           only what one may pass on
+--   admin   what concerns all roles: counters, pinned prefixes, tasks
+--   usage   all others: what spends the model's time
+-- Only the free ones keep the EXECUTE that PostgreSQL grants to PUBLIC on every new function.
+CREATE FUNCTION @extschema@.qwen3dm_functions(
+    OUT function pg_catalog.regprocedure,
+    OUT class pg_catalog.text)
+RETURNS SETOF pg_catalog.record
+LANGUAGE sql STABLE PARALLEL SAFE
+BEGIN ATOMIC
+    SELECT p.oid,
+           CASE WHEN p.proname IN ('qwen3dm_version', 'qwen3dm_model_status',
+                                   'qwen3dm_stat_activity', 'qwen3dm_accounts',
+                                   'qwen3dm_functions', 'qwen3dm_change_grants', 'qwen_grant',
+                                   'qwen_revoke', 'qwen3dm_check_task', 'qwen3dm_task_changed')
+                THEN 'free'
+                WHEN p.proname IN ('qwen_pin_prefix', 'qwen_unpin_prefixes', 'qwen_stat_reset',
+                                   'qwen_task_create', 'qwen_task_alter', 'qwen_task_drop',
+                                   'qwen_task_learn', 'qwen_task_certify') THEN 'admin'
+                ELSE 'usage' END
+    FROM pg_catalog.pg_depend AS d
+         JOIN pg_catalog.pg_extension AS e ON e.oid OPERATOR(pg_catalog.=) d.refobjid
+         JOIN pg_catalog.pg_proc AS p ON p.oid OPERATOR(pg_catalog.=) d.objid
+    WHERE d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_extension'::pg_catalog.regclass
+      AND d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_proc'::pg_catalog.regclass
+      AND d.deptype OPERATOR(pg_catalog.=) 'e'
+      AND e.extname OPERATOR(pg_catalog.=) 'qwen3dm';
+END;
+
+COMMENT ON FUNCTION @extschema@.qwen3dm_functions()
+IS 'the functions of qwen3dm, and who is meant to call them: all (free), those with qwen_grant (usage), those who manage it (admin)';
+
+-- Grants (give) or revokes the classes of functions and the tables and schemas that belong to them,
+-- with admin those of both. It runs with the rights of its caller, and is as strict as PostgreSQL
+-- is with functions that one may not call at all: what one cannot pass on is an error, no warning.
+CREATE FUNCTION @extschema@.qwen3dm_change_grants(role pg_catalog.regrole, give pg_catalog.bool,
+    admin pg_catalog.bool)
+RETURNS pg_catalog.void
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    o record;
+BEGIN
+    FOR o IN
+        WITH members AS (
+            SELECT d.classid, d.objid, e.extnamespace
+            FROM pg_depend AS d JOIN pg_extension AS e ON e.oid = d.refobjid
+            WHERE d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e'
+                  AND e.extname = 'qwen3dm')
+        SELECT 'function' AS kind, 'EXECUTE ON ROUTINE ' || f.function AS what,
+               f.function::text AS name, f.class = 'admin' AS for_admin,
+               has_function_privilege(f.function, 'EXECUTE WITH GRANT OPTION') AS allowed
+        FROM @extschema@.qwen3dm_functions() AS f
+        WHERE f.class = 'usage' OR (f.class = 'admin' AND admin)
+        UNION ALL
+        SELECT 'table', CASE WHEN admin THEN 'SELECT, INSERT, UPDATE, DELETE ON '
+                             ELSE 'SELECT ON ' END || c.oid::regclass,
+               c.oid::regclass::text, false,
+               has_table_privilege(c.oid, 'SELECT WITH GRANT OPTION')
+        FROM members AS m JOIN pg_class AS c ON c.oid = m.objid
+        WHERE m.classid = 'pg_class'::regclass AND c.relkind = 'r'
+        UNION ALL
+        SELECT 'schema', 'USAGE ON SCHEMA ' || n.oid::regnamespace, n.oid::regnamespace::text, false,
+               has_schema_privilege(n.oid, 'USAGE WITH GRANT OPTION')
+        FROM pg_namespace AS n
+        WHERE EXISTS (SELECT FROM members AS m
+                      WHERE m.classid = 'pg_namespace'::regclass AND m.objid = n.oid)
+              -- one that it only lives in is opened where it is closed, and never closed
+              OR (give AND NOT has_schema_privilege(role, n.oid, 'USAGE')
+                  AND (n.oid IN (SELECT extnamespace FROM members)
+                       OR n.oid IN (SELECT c.relnamespace FROM members AS m, pg_class AS c
+                                    WHERE m.classid = 'pg_class'::regclass AND c.oid = m.objid)))
+    LOOP
+        -- who may not give something cannot have given it
+        CONTINUE WHEN NOT give AND o.for_admin AND NOT o.allowed;
+        IF NOT o.allowed THEN
+            RAISE insufficient_privilege USING
+                MESSAGE = format('permission denied for %s %s', o.kind, o.name),
+                HINT = 'Its owner, superusers and roles with the grant option can pass it on.';
+        END IF;
+        EXECUTE format(CASE WHEN give THEN 'GRANT %s TO %s' ELSE 'REVOKE %s FROM %s' END, o.what, role);
+    END LOOP;
+END
+$$;
+
+CREATE FUNCTION @extschema@.qwen_grant(role pg_catalog.regrole,
+    admin pg_catalog.bool DEFAULT false)
+RETURNS pg_catalog.void
+LANGUAGE sql VOLATILE STRICT
+BEGIN ATOMIC
+    SELECT @extschema@.qwen3dm_change_grants(role, true, admin);
+END;
+
+COMMENT ON FUNCTION @extschema@.qwen_grant(pg_catalog.regrole, pg_catalog.bool)
+IS 'lets a role use the model; with admin also manage it: counters, pinned prefixes, tasks';
+
+CREATE FUNCTION @extschema@.qwen_revoke(role pg_catalog.regrole)
+RETURNS pg_catalog.void
+LANGUAGE sql VOLATILE STRICT
+BEGIN ATOMIC
+    SELECT @extschema@.qwen3dm_change_grants(role, false, true);
+END;
+
+COMMENT ON FUNCTION @extschema@.qwen_revoke(pg_catalog.regrole)
+IS 'takes back what qwen_grant gave';
+
+-- The last statement: what is made above it is covered.
+DO $$
+DECLARE
+    f pg_catalog.regprocedure;
+BEGIN
+    FOR f IN SELECT function FROM @extschema@.qwen3dm_functions()
+             WHERE class OPERATOR(pg_catalog.<>) 'free' LOOP
+        EXECUTE pg_catalog.format('REVOKE EXECUTE ON ROUTINE %s FROM PUBLIC', f);
+    END LOOP;
+END
+$$;

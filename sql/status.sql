@@ -5,6 +5,7 @@ DROP ROLE IF EXISTS regress_qwen3dm_user, regress_qwen3dm_monitor;
 RESET client_min_messages;
 CREATE ROLE regress_qwen3dm_user;
 CREATE ROLE regress_qwen3dm_monitor IN ROLE pg_monitor;
+SELECT qwen_grant('regress_qwen3dm_user');
 
 -- true once the engine works on nothing of this session: it hears of an end between two of its steps
 CREATE FUNCTION pg_temp.idle() RETURNS boolean LANGUAGE plpgsql AS $$
@@ -86,8 +87,8 @@ SET ROLE regress_qwen3dm_monitor;
 SELECT model = current_setting('qwen3dm.model') AS path FROM qwen_model_status;
 RESET ROLE;
 
--- everybody may ask, until that is revoked
-REVOKE EXECUTE ON FUNCTION qwen_count_tokens(text) FROM PUBLIC;
+-- what was granted can be taken back, function by function too
+REVOKE EXECUTE ON FUNCTION qwen_count_tokens(text) FROM regress_qwen3dm_user;
 SET ROLE regress_qwen3dm_user;
 SELECT qwen_count_tokens('a');
 RESET ROLE;
@@ -98,7 +99,6 @@ RESET ROLE;
 
 DROP OWNED BY regress_qwen3dm_user;
 DROP ROLE regress_qwen3dm_user, regress_qwen3dm_monitor;
-GRANT EXECUTE ON FUNCTION qwen_count_tokens(text) TO PUBLIC;
 
 -- the extension comes and goes
 DROP EXTENSION qwen3dm;

@@ -17,7 +17,6 @@
 #define MAX_LENT_BYTES ((size_t) 512 * 1024 * 1024)
 
 #define SQLSTATE_PROTOCOL "08P01"
-#define SQLSTATE_FULL "53400"
 
 /* ---------------------------------------------------------------------------------------------
  * Lists
@@ -85,8 +84,10 @@ optional(const char *s)
 	return s[0] != '\0' ? bytes_of(s) : (q3p_bytes){.data = NULL, .len = 0};
 }
 
-void
-q3_answer_error(q3_io *io, q3_conn *conn, uint64_t id, const char *sqlstate, const q3_error *err)
+/* used: what the request did all the same; NULL: this is not its end. False: not sent. */
+static bool
+answer_error(q3_io *io, q3_conn *conn, uint64_t id, const char *sqlstate, const q3_error *err,
+             const q3p_usage *used)
 {
 	q3p_error m = {.message = bytes_of(err->message),
 	               .detail = optional(err->detail),
@@ -95,20 +96,20 @@ q3_answer_error(q3_io *io, q3_conn *conn, uint64_t id, const char *sqlstate, con
 	char *room;
 
 	memcpy(m.sqlstate, sqlstate, sizeof(m.sqlstate));
+	if (used != NULL)
+	{
+		m.mode = used->mode;
+		m.prompt_tokens = used->prompt_tokens;
+		m.cached_tokens = used->cached_tokens;
+		m.output_tokens = used->output_tokens;
+		m.latency_ms = used->latency_ms;
+	}
 	io->n_errors++;
 	size = q3p_error_encode(id, &m, NULL, 0);
 	room = q3_conn_reserve(io, conn, size);
 	if (room != NULL)
 		q3_conn_sent(io, conn, q3p_error_encode(id, &m, room, size));
-}
-
-static void
-refuse(q3_io *io, q3_conn *conn, uint64_t id, const char *sqlstate, const char *message)
-{
-	q3_error err;
-
-	q3_fail(&err, Q3_ERR_INVALID, "%s", message);
-	q3_answer_error(io, conn, id, sqlstate, &err);
+	return room != NULL;
 }
 
 static uint32_t
@@ -177,38 +178,31 @@ fill_value(const q3_request *r, q3p_result *m)
 		case Q3P_CLASSIFY:
 			fill_labels(r, m);
 			return;
+		case Q3P_EMBED:
+			m->n_vector = (uint32_t) r->job.n_embd;
+			m->vector = (const unsigned char *) r->job.vector;
+			return;
 		default:
 			return;
 	}
 	thinking = q3_output_thinking(output);
 	m->thinking = (q3p_bytes){thinking.data, thinking.len};
 	m->finish = protocol_finish(r->job.finish);
-	m->output_tokens = q3_output_n_tokens(output);
 }
 
-/*
- * What the labels of a classification begin with is read with the prompt, but no part of it.
- */
-static int32_t
-cached_tokens(const q3_job *job)
-{
-	int32_t cached = atomic_load(&job->cached_tokens), prompt = atomic_load(&job->prompt_tokens);
-
-	return cached < prompt ? cached : prompt;
-}
-
-static void
-answer_result(q3_io *io, q3_request *r)
+static bool
+answer_result(q3_io *io, q3_request *r, const q3p_usage *used)
 {
 	uint64_t now = q3_now_ns(), started = r->job.started_ns;
 	q3p_result m = {.mode = r->mode == Q3_EFFICIENT ? Q3P_EFFICIENT : Q3P_PRECISE,
 	                .prompt_tokens = atomic_load(&r->job.prompt_tokens),
-	                .cached_tokens = cached_tokens(&r->job),
+	                .cached_tokens = used->cached_tokens,
+	                .output_tokens = used->output_tokens,
 	                .deduplicated = r->job.deduplicated,
 	                .confidence = q3_job_confidence(&r->job),
 	                .score = q3_job_score(&r->job),
 	                .queue_ms = (double) ((started > 0 ? started : now) - r->arrived_ns) / 1e6,
-	                .latency_ms = (double) (now - r->arrived_ns) / 1e6,
+	                .latency_ms = used->latency_ms,
 	                .reason = bytes_of(r->reason),
 	                .digest = bytes_of(io->state.model != NULL ? io->state.model->digest : "")};
 	size_t size;
@@ -218,12 +212,30 @@ answer_result(q3_io *io, q3_request *r)
 	size = q3p_result_encode(r->id, &m, NULL, 0);
 	if (size == 0)
 	{
-		refuse(io, r->conn, r->id, q3_sqlstate(Q3_ERR_TOO_LONG), "result is too long");
-		return;
+		q3_fail(&r->error, Q3_ERR_TOO_LONG, "result is too long");
+		return answer_error(io, r->conn, r->id, q3_sqlstate(r->error.code), &r->error, used);
 	}
 	room = q3_conn_reserve(io, r->conn, size);
 	if (room != NULL)
 		q3_conn_sent(io, r->conn, q3p_result_encode(r->id, &m, room, size));
+	return room != NULL;
+}
+
+/* The end of a request: its client is told, or the worker. */
+static void
+answer(q3_io *io, q3_request *r, const q3p_usage *used)
+{
+	q3_conn *conn = r->conn;
+	bool sent = false;
+
+	if (conn != NULL && r->error.code != Q3_OK)
+		sent = answer_error(io, conn, r->id, q3_sqlstate(r->error.code), &r->error, used);
+	else if (conn != NULL)
+		sent = answer_result(io, r, used);
+	if (sent)
+		q3_usage_answered(conn, used);
+	else
+		q3_usage_tell(io, used);
 }
 
 /* Sends the stream's text on, or keeps it for later when the client is slow. */
@@ -263,21 +275,25 @@ answer_activity(q3_io *io, q3_conn *conn)
 		q3_conn_close(io, conn);
 		return;
 	}
-	for (q3_request *r = io->all; r != NULL; r = r->all_next)
-		rows[i++] = (q3p_activity){.id = r->id,
-		                           .pid = r->client.pid,
-		                           .role = r->client.role,
-		                           .database = r->client.database,
-		                           .kind = r->msg.kind,
-		                           .mode = r->mode == Q3_EFFICIENT ? Q3P_EFFICIENT : Q3P_PRECISE,
-		                           .phase = phases[atomic_load(&r->job.phase)],
-		                           .prompt_tokens = atomic_load(&r->job.prompt_tokens),
-		                           .prompt_done = atomic_load(&r->job.prompt_done),
-		                           .output_tokens = atomic_load(&r->job.output_tokens),
-		                           .max_tokens = r->msg.max_tokens,
-		                           .kv_tokens = atomic_load(&r->job.kv_tokens),
-		                           .age_ms = (double) (now - r->arrived_ns) / 1e6,
-		                           .query_id = r->msg.query_id};
+	for (q3_request *r = io->all; r != NULL; r = r->all_next, i++)
+	{
+		rows[i] = (q3p_activity){.id = r->id,
+		                         .pid = r->client.pid,
+		                         .role = r->client.role,
+		                         .database = r->client.database,
+		                         .kind = r->msg.kind,
+		                         .mode = r->mode == Q3_EFFICIENT ? Q3P_EFFICIENT : Q3P_PRECISE,
+		                         .phase = phases[atomic_load(&r->job.phase)],
+		                         .prompt_tokens = atomic_load(&r->job.prompt_tokens),
+		                         .prompt_done = atomic_load(&r->job.prompt_done),
+		                         .output_tokens = atomic_load(&r->job.output_tokens),
+		                         .max_tokens = r->msg.max_tokens,
+		                         .kv_tokens = atomic_load(&r->job.kv_tokens),
+		                         .age_ms = (double) (now - r->arrived_ns) / 1e6,
+		                         .query_id = r->msg.query_id};
+		if (r->msg.task.data != NULL)
+			memcpy(rows[i].task, r->msg.task.data, r->msg.task.len);
+	}
 	size = q3p_activity_encode(rows, n, NULL, 0);
 	room = q3_conn_reserve(io, conn, size);
 	if (room != NULL)
@@ -286,16 +302,91 @@ answer_activity(q3_io *io, q3_conn *conn)
 }
 
 /* ---------------------------------------------------------------------------------------------
- * Frames from clients
+ * Ends
  * --------------------------------------------------------------------------------------------- */
+
+static void
+count(q3_io *io, const q3_request *r)
+{
+	io->status_due = true;
+	io->n_prompt_tokens += (uint64_t) atomic_load(&r->job.prompt_done);
+	io->n_output_tokens += (uint64_t) atomic_load(&r->job.output_tokens);
+	io->n_classified += r->msg.kind == Q3P_CLASSIFY && r->conn != NULL && r->error.code == Q3_OK;
+}
+
+static void
+finish(q3_io *io, q3_request *r)
+{
+	q3p_usage used = q3_usage_of(r);
+
+	count(io, r);
+	if (r->claim.verdict == Q3_UNJUDGED)
+		r->claim.prompt = used.prompt_tokens;
+	q3_quota_end(io->quota, &r->claim, used.output_tokens, q3_now_ns());
+	answer(io, r, &used);
+	forget(io, r);
+}
+
+/* Requests of the role that were held, after one of it has ended. */
+static void
+go_on(q3_io *io, uint32_t role)
+{
+	q3_error err;
+	q3_claim *c;
+
+	while ((c = q3_quota_next(io->quota, role, q3_now_ns(), &err)) != NULL)
+	{
+		q3_request *r = c->owner;
+
+		if (c->verdict == Q3_GRANTED)
+		{
+			q3_workers_compute(io->workers, r);
+			continue;
+		}
+		r->error = err;
+		finish(io, r);
+	}
+}
+
+/* A request with a quota is prepared. */
+static void
+judge(q3_io *io, q3_request *r)
+{
+	r->claim.prompt = atomic_load(&r->job.prompt_tokens);
+	r->claim.longest = r->job.max_tokens;
+	switch (q3_quota_judge(io->quota, &r->claim, q3_now_ns(), &r->error))
+	{
+		case Q3_GRANTED:
+			q3_workers_compute(io->workers, r);
+			break;
+		case Q3_REFUSED:
+			finish(io, r);
+			break;
+		default:
+			break;
+	}
+}
 
 /* Asks the threads to stop; the request stays on io->all until they give it back. */
 static void
 cancel(q3_io *io, q3_request *r)
 {
 	unlink_from_conn(r);
-	q3_workers_cancel(io->workers, r);
+	if (r->claim.verdict == Q3_HELD) /* no thread has it */
+	{
+		uint32_t role = r->client.role;
+
+		q3_fail(&r->error, Q3_ERR_CANCELLED, "request was cancelled");
+		finish(io, r);
+		go_on(io, role);
+	}
+	else
+		q3_workers_cancel(io->workers, r);
 }
+
+/* ---------------------------------------------------------------------------------------------
+ * Frames from clients
+ * --------------------------------------------------------------------------------------------- */
 
 static void
 cancel_by_id(q3_io *io, q3_conn *conn, uint64_t id)
@@ -303,8 +394,12 @@ cancel_by_id(q3_io *io, q3_conn *conn, uint64_t id)
 	for (q3_request *r = conn->requests; r != NULL; r = r->conn_next)
 		if (r->id == id)
 		{
+			q3_error err;
+
 			cancel(io, r);
-			refuse(io, conn, id, q3_sqlstate(Q3_ERR_CANCELLED), "request was cancelled");
+			/* The worker is told what it used, once it has ended. */
+			q3_fail(&err, Q3_ERR_CANCELLED, "request was cancelled");
+			answer_error(io, conn, id, q3_sqlstate(err.code), &err, NULL);
 			return;
 		}
 }
@@ -321,19 +416,24 @@ q3_answer_request(q3_io *io, q3_conn *conn, uint64_t id, char *frame, const char
                   size_t length)
 {
 	q3_request *r = q3_request_create(id, frame, payload, length, &conn->client);
+	q3p_usage used;
 
 	if (r == NULL)
 		return false;
 	io->n_requests++;
 	io->status_due = true;
-	if (conn->n_requests >= MAX_CONN_REQUESTS || io->lent_bytes + length > MAX_LENT_BYTES)
+	r->claim = (q3_claim){.role = r->client.role, .quota = r->msg.token_quota, .owner = r};
+	if (conn->n_requests < MAX_CONN_REQUESTS && io->lent_bytes + length <= MAX_LENT_BYTES)
 	{
-		refuse(io, conn, id, SQLSTATE_FULL, "request queue is full");
-		q3_request_free(r);
+		link_request(io, conn, r);
+		q3_workers_submit(io->workers, r);
 		return true;
 	}
-	link_request(io, conn, r);
-	q3_workers_submit(io->workers, r);
+	q3_fail(&r->error, Q3_ERR_LIMIT, "request queue is full");
+	r->conn = conn;
+	used = q3_usage_of(r);
+	answer(io, r, &used);
+	q3_request_free(r);
 	return true;
 }
 
@@ -365,7 +465,7 @@ greet(q3_io *io, q3_conn *conn, const q3p_header *header, const char *payload)
 		        "protocol version %" PRIu32 " is not supported, the engine speaks version %d",
 		        conn->client.version, Q3P_VERSION);
 		q3_error_hint(&err, "Restart the server after an update of the extension.");
-		q3_answer_error(io, conn, 0, SQLSTATE_PROTOCOL, &err);
+		answer_error(io, conn, 0, SQLSTATE_PROTOCOL, &err, NULL);
 		return false;
 	}
 	conn->greeted = true;
@@ -396,27 +496,32 @@ q3_answer_frame(q3_io *io, q3_conn *conn, const q3p_header *header, const char *
  * Requests from the threads
  * --------------------------------------------------------------------------------------------- */
 
+/* A thread has given the request back. */
 static void
-count(q3_io *io, const q3_request *r)
+take_back(q3_io *io, q3_request *r)
 {
-	io->status_due = true;
-	io->n_prompt_tokens += (uint64_t) atomic_load(&r->job.prompt_done);
-	io->n_output_tokens += (uint64_t) atomic_load(&r->job.output_tokens);
-	io->n_classified += r->msg.kind == Q3P_CLASSIFY && r->conn != NULL && r->error.code == Q3_OK;
+	bool to_judge = r->to_judge && !atomic_load(&r->job.cancelled);
+	uint32_t role = r->client.role;
+
+	if (r->to_judge && !to_judge)
+		q3_fail(&r->error, Q3_ERR_CANCELLED, "request was cancelled");
+	r->to_judge = false;
+	if (to_judge)
+		judge(io, r);
+	else
+	{
+		finish(io, r);
+		go_on(io, role);
+	}
 }
 
-static void
-finish(q3_io *io, q3_request *r)
+void
+q3_answer_stop(q3_io *io)
 {
-	count(io, r);
-	if (r->conn != NULL)
-	{
-		if (r->error.code != Q3_OK)
-			q3_answer_error(io, r->conn, r->id, q3_sqlstate(r->error.code), &r->error);
-		else
-			answer_result(io, r);
-	}
-	forget(io, r);
+	q3_claim *c;
+
+	while ((c = q3_quota_drop(io->quota)) != NULL)
+		q3_request_free(c->owner);
 }
 
 void
@@ -438,6 +543,6 @@ q3_answer_collect(q3_io *io)
 		}
 		q3_buffer_free(&text);
 		if (done)
-			finish(io, r);
+			take_back(io, r);
 	}
 }

@@ -78,6 +78,7 @@ void
 q3_conn_sent(q3_io *io, q3_conn *conn, size_t n)
 {
 	conn->out.end += n;
+	conn->n_written += n;
 	mark_dirty(io, conn);
 }
 
@@ -99,7 +100,9 @@ flush(q3_io *io, q3_conn *conn)
 		if (n < 0)
 			break;
 		q3_buffer_consume(&conn->out, (size_t) n);
+		conn->n_sent += (uint64_t) n;
 	}
+	q3_usage_delivered(conn);
 	update_watch(io, conn);
 }
 
@@ -289,6 +292,8 @@ q3_conn_close(q3_io *io, q3_conn *conn)
 	if (conn->closed)
 		return;
 	conn->closed = true;
+	q3_usage_delivered(conn);
+	q3_usage_undelivered(io, conn);
 	q3_answer_drop(io, conn);
 	close(conn->source.fd); /* also ends the watch */
 	if (conn->prev != NULL)
@@ -311,6 +316,7 @@ q3_conn_free_closed(q3_io *io)
 		io->graveyard = conn->next;
 		q3_buffer_free(&conn->in);
 		q3_buffer_free(&conn->out);
+		q3_buffer_free(&conn->receipts);
 		free(conn);
 	}
 }

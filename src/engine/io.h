@@ -1,10 +1,12 @@
 /*
  * io.h: what the files of the event loop share: service.c (loop, status), connection.c (bytes and
- * frames of one client), answer.c (requests and their answers). One thread runs all of it.
+ * frames of one client), answer.c (requests and their answers), usage.c (what requests used). One
+ * thread runs all of it.
  */
 #ifndef Q3_IO_H
 #define Q3_IO_H
 
+#include "engine/quota.h"
 #include "engine/service.h"
 
 typedef struct q3_io q3_io;
@@ -27,7 +29,9 @@ typedef struct q3_conn
 	uint32_t watched;
 	q3p_hello client;
 	q3_buffer in, out;
-	q3_request *requests; /* not answered yet, newest first */
+	uint64_t n_written, n_sent; /* bytes ever put into out; of them, that the kernel has */
+	q3_buffer receipts;         /* of answers in out; usage.c */
+	q3_request *requests;       /* not answered yet, newest first */
 	int32_t n_requests;
 } q3_conn;
 
@@ -47,6 +51,7 @@ struct q3_io
 	q3_conn *graveyard; /* closed in this round, linked by next */
 	q3_request *all;    /* every request that has not come back from the threads */
 	size_t lent_bytes;  /* of their frames */
+	q3_quota *quota;
 
 	q3_buffer control_out;
 	int image_due;   /* descriptor that the worker is to be given; -1: none */
@@ -87,7 +92,19 @@ extern bool q3_answer_request(q3_io *io, q3_conn *conn, uint64_t id, char *frame
 extern void q3_answer_drop(q3_io *io, q3_conn *conn);
 /* Takes what the threads have finished. */
 extern void q3_answer_collect(q3_io *io);
-extern void q3_answer_error(q3_io *io, q3_conn *conn, uint64_t id, const char *sqlstate,
-                            const q3_error *err);
+/* Frees the requests that no thread has. */
+extern void q3_answer_stop(q3_io *io);
+
+/* usage.c */
+/* What the request has used, as its answer tells; its strings are the request's. */
+extern q3p_usage q3_usage_of(const q3_request *r);
+/* Tells the worker. */
+extern void q3_usage_tell(q3_io *io, const q3p_usage *u);
+/* The answer that tells this is at the end of the connection's output. */
+extern void q3_usage_answered(q3_conn *conn, const q3p_usage *u);
+/* After n_sent has grown. */
+extern void q3_usage_delivered(q3_conn *conn);
+/* The connection is closed: tells the worker about the answers in its output. */
+extern void q3_usage_undelivered(q3_io *io, q3_conn *conn);
 
 #endif

@@ -9,6 +9,7 @@
 #include <inttypes.h>
 #include <math.h>
 #include <openssl/evp.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
@@ -38,6 +39,7 @@ q3_preparer_init(q3_preparer *p, const q3_model *m, int32_t context_length)
 	p->tok = q3_model_tokenizer(m);
 	p->context_length = context_length;
 	p->n_vocab = q3_model_get_info(m)->n_vocab;
+	p->n_embd = q3_model_get_info(m)->n_embd;
 	p->max_bytes_a_token = 1;
 	for (int32_t id = 0; id < q3_tokenizer_n_vocab(p->tok); id++)
 	{
@@ -83,6 +85,10 @@ q3_job_free(q3_job *job)
 	q3_tokens_free(&job->pending);
 	q3_constraint_free(job->constraint);
 	q3_schema_cache_put(job->schema);
+	free(job->hidden);
+	free(job->vector);
+	job->hidden = NULL;
+	job->vector = NULL;
 	job->sampler = NULL;
 	job->output = NULL;
 	job->labels = NULL;
@@ -194,8 +200,9 @@ hash_strings(EVP_MD_CTX *md, const q3_str *strings, size_t n)
 static void
 set_key(q3_job *job, const q3_job_options *o, bool thinking)
 {
-	uint64_t numbers[8] = {job->kind,     job->role,  job->mode,   (uint64_t) job->max_tokens,
-	                       job->prompt.n, o->n_stops, o->n_labels, thinking};
+	uint64_t numbers[9] = {job->kind,     job->role,  job->mode,   (uint64_t) job->max_tokens,
+	                       job->prompt.n, o->n_stops, o->n_labels, thinking,
+	                       job->mean};
 	EVP_MD_CTX *md = EVP_MD_CTX_new();
 
 	if (md == NULL || EVP_DigestInit_ex(md, EVP_sha256(), NULL) != 1)
@@ -371,6 +378,62 @@ q3_job_classify(q3_job *job, const q3_preparer *p, const q3_job_options *o, bool
 }
 
 q3_code
+q3_job_embed(q3_job *job, const q3_preparer *p, q3_str text, q3_mode mode, bool mean, q3_error *err)
+{
+	int32_t end = q3_tokenizer_special(p->tok)->text_end;
+	q3_code code = check_bytes(p, "input", text.len, err);
+
+	job->kind = Q3_JOB_EMBED;
+	job->mode = mode;
+	job->mean = mean;
+	job->n_embd = p->n_embd;
+	if (code == Q3_OK)
+		code = encode_plain(p, text, false, &job->prompt, err);
+	if (code != Q3_OK)
+		return code;
+	job->hidden = calloc((size_t) p->n_embd, sizeof(job->hidden[0]));
+	if (job->hidden == NULL || (end >= 0 && !q3_tokens_push(&job->prompt, end)))
+		return q3_fail(err, Q3_ERR_MEMORY, "out of memory");
+	if (job->prompt.n == 0)
+		return q3_fail(err, Q3_ERR_INVALID, "input has no tokens");
+	if (job->prompt.n > (size_t) p->context_length)
+		return too_long(err, "input", "", job->prompt.n, p->context_length);
+	atomic_store(&job->prompt_tokens, (int) job->prompt.n);
+	set_key(job, &(q3_job_options){0}, false);
+	return Q3_OK;
+}
+
+/* Room for the vector; false with the job's error. */
+static bool
+make_vector(q3_job *job)
+{
+	job->vector = malloc((size_t) job->n_embd * sizeof(job->vector[0]));
+	if (job->vector == NULL)
+		q3_fail(&job->error, Q3_ERR_MEMORY, "out of memory");
+	return job->vector != NULL;
+}
+
+void
+q3_job_finish_vector(q3_job *job)
+{
+	double length = 0;
+
+	if (!make_vector(job))
+		return;
+	for (int32_t i = 0; i < job->n_embd; i++)
+		length += job->hidden[i] * job->hidden[i];
+	length = sqrt(length);
+	if (!(length > 0) || isinf(length))
+	{
+		q3_fail(&job->error, Q3_ERR_INTERNAL, "hidden states of the model have no direction");
+		return;
+	}
+	/* The number of tokens of a mean makes no difference to the direction. */
+	for (int32_t i = 0; i < job->n_embd; i++)
+		job->vector[i] = (float) (job->hidden[i] / length);
+}
+
+q3_code
 q3_job_pin(q3_job *job, const q3_preparer *p, q3_str system, q3_mode mode, q3_error *err)
 {
 	q3_code code = check_bytes(p, "system prompt", system.len, err);
@@ -402,6 +465,8 @@ q3_job_copy_answer(q3_job *job, const q3_job *from)
 	job->logprob_sum = from->logprob_sum;
 	job->n_logprobs = from->n_logprobs;
 	job->started_ns = from->started_ns > job->submitted_ns ? from->started_ns : job->submitted_ns;
+	if (job->kind == Q3_JOB_EMBED && make_vector(job))
+		memcpy(job->vector, from->vector, (size_t) job->n_embd * sizeof(job->vector[0]));
 	if (job->labels != NULL)
 		memcpy(job->labels->probs, from->labels->probs,
 		       (size_t) job->labels->n * sizeof(job->labels->probs[0]));

@@ -27,6 +27,7 @@ typedef enum q3_job_kind
 	Q3_JOB_GENERATE = 0,
 	Q3_JOB_LOGPROB,  /* score the prompt's tokens */
 	Q3_JOB_CLASSIFY, /* the probability of each label as the answer */
+	Q3_JOB_EMBED,    /* the text as a point */
 	Q3_JOB_PIN,      /* keep the prompt's blocks in the prefix cache */
 	Q3_JOB_UNPIN
 } q3_job_kind;
@@ -47,6 +48,7 @@ typedef struct q3_preparer
 	const q3_tokenizer *tok;
 	int32_t context_length;   /* of the runtime */
 	int32_t n_vocab;          /* floats in a row of logits */
+	int32_t n_embd;           /* coordinates of a vector */
 	size_t max_bytes_a_token; /* no token stands for more bytes of text than this */
 	q3_schema_cache *schemas; /* NULL: out of memory */
 } q3_preparer;
@@ -109,7 +111,10 @@ typedef struct q3_job
 	q3_cached_schema *schema;  /* NULL: none */
 	q3_constraint *constraint; /* where the value is under the schema */
 	bool in_value;             /* the constraint holds: thinking is over */
-	void *owner;               /* the caller's */
+	bool mean;                 /* EMBED: of the hidden states of all tokens, not the last one's */
+	int32_t n_embd;
+	double *hidden; /* EMBED, [n_embd]: their sum so far */
+	void *owner;    /* the caller's */
 
 	/* Any thread may read these while the job runs. */
 	atomic_bool cancelled; /* set by q3_scheduler_cancel() */
@@ -124,6 +129,7 @@ typedef struct q3_job
 	double logprob_sum; /* of the tokens counted in n_logprobs */
 	/* Tokens that were chosen (without the end token and what a schema forced), or scored ones. */
 	int32_t n_logprobs;
+	float *vector;       /* EMBED, [n_embd] */
 	uint64_t started_ns; /* q3_now_ns() at its first forward pass; 0: it had none */
 	bool deduplicated;   /* the answer is that to an equal job */
 
@@ -174,6 +180,12 @@ extern q3_code q3_job_logprob(q3_job *job, const q3_preparer *p, q3_str text, q3
  */
 extern q3_code q3_job_classify(q3_job *job, const q3_preparer *p, const q3_job_options *options,
                                bool *compute, q3_error *err);
+/*
+ * A text as a point of n_embd coordinates, of length 1: the direction of the hidden state of the
+ * text's end token, or with mean of the mean over all tokens. The text may be empty.
+ */
+extern q3_code q3_job_embed(q3_job *job, const q3_preparer *p, q3_str text, q3_mode mode, bool mean,
+                            q3_error *err);
 /* Keeps the blocks that a prompt with this system text begins with in the prefix cache. */
 extern q3_code q3_job_pin(q3_job *job, const q3_preparer *p, q3_str system, q3_mode mode,
                           q3_error *err);
@@ -184,6 +196,9 @@ extern void q3_job_unpin(q3_job *job);
  * job->error on failure.
  */
 extern void q3_job_copy_answer(q3_job *job, const q3_job *from);
+
+/* EMBED, computed to the end: makes job->vector. Q3_ERR_INTERNAL in job->error on failure. */
+extern void q3_job_finish_vector(q3_job *job);
 
 /* Tokens that a finished job generated; NaN or a probability in (0, 1]. */
 extern double q3_job_confidence(const q3_job *job);

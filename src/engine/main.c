@@ -22,6 +22,7 @@ static const struct
     {"detokenize", q3_tool_detokenize, "token ids on stdin to text"},
     {"logits", q3_tool_logits, "logits for a list of tokens"},
     {"generate", q3_tool_generate, "answer one prompt"},
+    {"embed", q3_tool_embed, "texts as vectors"},
     {"bench", q3_tool_bench, "measure prefill and decode speed"},
     {"rows", q3_tool_rows, "measure many rows through the scheduler"},
 };

@@ -156,6 +156,7 @@ q3_outbox_pop(q3_outbox *o, q3_buffer *text, bool *done)
 			o->end = &o->head;
 		r->in_outbox = false;
 		*done = r->done;
+		r->done = false; /* it may be lent once more */
 		*text = r->text;
 		memset(&r->text, 0, sizeof(r->text));
 	}

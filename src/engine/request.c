@@ -28,6 +28,8 @@ q3_sqlstate(q3_code code)
 			return "53200";
 		case Q3_ERR_CANCELLED:
 			return "57014";
+		case Q3_ERR_LIMIT:
+			return "53400";
 		case Q3_ERR_FORMAT:
 		case Q3_ERR_INTERNAL:
 			break;
@@ -252,6 +254,10 @@ q3_request_prepare(q3_request *r, const q3_preparer *p)
 		case Q3P_CLASSIFY:
 			if (prepare_classify(r, p, &compute) != Q3_OK)
 				compute = false;
+			break;
+		case Q3P_EMBED:
+			compute =
+			    q3_job_embed(&r->job, p, prompt_of(msg), r->mode, msg->mean, &r->error) == Q3_OK;
 			break;
 		case Q3P_PIN:
 			compute = q3_job_pin(&r->job, p, bytes(msg->system), r->mode, &r->error) == Q3_OK;

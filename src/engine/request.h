@@ -3,7 +3,8 @@
  *
  * The I/O thread makes a q3_request from a frame, lends it to a preparation thread (tokenizing),
  * which passes it on to the compute thread or straight back, and gets it back through the outbox,
- * always, also after a cancellation; then it answers and frees it. At every moment one thread has
+ * always, also after a cancellation; then it answers and frees it. One with a quota comes back
+ * before it is computed, to be judged. At every moment one thread has
  * the request; the others touch only what is atomic (the job's numbers) or under a queue's lock.
  */
 #ifndef Q3_REQUEST_H
@@ -13,6 +14,7 @@
 
 #include "engine/buffer.h"
 #include "engine/job.h"
+#include "engine/quota.h"
 #include "protocol/protocol.h"
 
 struct q3_conn;
@@ -33,8 +35,10 @@ typedef struct q3_request
 	struct q3_conn *conn; /* NULL: the client is gone or has its answer */
 	struct q3_request *conn_prev, *conn_next, *all_prev, *all_next;
 	q3_buffer unsent; /* stream text that the connection had no room for yet */
+	q3_claim claim;   /* on the tokens of its role */
 
 	/* Of the thread that has the request. */
+	bool to_judge; /* prepared; whether it is computed depends on its role's quota */
 	q3_job job;
 	q3_error error;
 	q3_tokens tokens; /* COUNT_TOKENS, TOKENIZE */

@@ -138,6 +138,13 @@ q3_takes_rows(const q3_job *job)
 	return job->kind == Q3_JOB_GENERATE || job->kind == Q3_JOB_LOGPROB;
 }
 
+/* False for jobs that need something of every token of their prompts. */
+static inline bool
+q3_takes_prefixes(const q3_job *job)
+{
+	return job->kind != Q3_JOB_LOGPROB && !job->mean;
+}
+
 static inline q3_prefix_key
 q3_prefix_key_of(const q3_job *job)
 {

@@ -183,6 +183,7 @@ take_over(q3_job *leader, q3_job *job)
 	q3_cached_schema *schema = job->schema;
 	q3_constraint *constraint = job->constraint;
 	q3_tokens pending = job->pending;
+	double *hidden = job->hidden;
 
 	job->output = leader->output;
 	leader->output = output;
@@ -196,6 +197,8 @@ take_over(q3_job *leader, q3_job *job)
 	job->pending = leader->pending;
 	leader->pending = pending;
 	job->pending_done = leader->pending_done;
+	job->hidden = leader->hidden;
+	leader->hidden = hidden;
 	job->logprob_sum = leader->logprob_sum;
 	job->n_logprobs = leader->n_logprobs;
 	job->finish = leader->finish;
@@ -447,7 +450,7 @@ make_room(q3_scheduler *s, q3_job *job)
 
 	if (seq == NULL)
 		return NULL;
-	if (job->kind != Q3_JOB_LOGPROB) /* which needs the logits of all its tokens */
+	if (q3_takes_prefixes(job))
 		q3_seq_attach(seq, q3_prefix_key_of(job), job->prompt.ids, (int32_t) job->prompt.n);
 	if (q3_seq_reserve(seq, q3_schedule_room(job)))
 		return seq;

@@ -165,7 +165,7 @@ next_block_of(const q3_job *job, next_block *b)
 
 	b->job = job;
 	b->n_tokens = (done / Q3_KV_BLOCK + 1) * Q3_KV_BLOCK;
-	if (job->kind == Q3_JOB_LOGPROB || b->n_tokens > (int32_t) job->prompt.n)
+	if (!q3_takes_prefixes(job) || b->n_tokens > (int32_t) job->prompt.n)
 		return false;
 	b->hash = (uint64_t) q3_prefix_key_of(job).domain * 2 + job->mode;
 	for (int32_t i = 0; i < b->n_tokens; i++)
@@ -204,7 +204,7 @@ attach_more(q3_scheduler *s, q3_job *job, attach_fn attach)
 {
 	int32_t n;
 
-	if (job->kind == Q3_JOB_LOGPROB)
+	if (!q3_takes_prefixes(job))
 		return;
 	n = attach(job->seq, q3_prefix_key_of(job), job->prompt.ids, (int32_t) job->prompt.n);
 	if (n == 0)
@@ -391,7 +391,12 @@ add_prompt(q3_scheduler *s, lane *at)
 		want = Q3_WANT_ALL;
 	else if (last && job->kind == Q3_JOB_GENERATE)
 		want = Q3_WANT_LAST;
+	else if (job->mean)
+		want = Q3_WANT_HIDDEN_SUM;
+	else if (last && job->kind == Q3_JOB_EMBED)
+		want = Q3_WANT_HIDDEN_LAST;
 	part = add_part(s, job, tokens, at->grant, want);
+	part->item.hidden = job->hidden;
 	if (last && job->kind == Q3_JOB_CLASSIFY)
 		want_choices(part, 0);
 }

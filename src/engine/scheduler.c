@@ -88,8 +88,8 @@ end_probes(q3_job *job)
 static void
 keep_prompt(q3_job *job)
 {
-	if (job->seq != NULL && q3_prompt_left(job) == 0 &&
-	    (job->kind == Q3_JOB_GENERATE || job->kind == Q3_JOB_CLASSIFY))
+	if (job->seq != NULL && q3_prompt_left(job) == 0 && q3_takes_prefixes(job) &&
+	    job->kind != Q3_JOB_PIN)
 		q3_seq_publish_part(job->seq, q3_prefix_key_of(job), job->prompt.ids,
 		                    (int32_t) job->prompt.n);
 }
@@ -107,6 +107,8 @@ q3_schedule_finish(q3_scheduler *s, q3_job *job)
 	q3_schedule_forget(s, job);
 	if (job->kind == Q3_JOB_CLASSIFY && job->error.code == Q3_OK)
 		q3_labels_finish(job->labels);
+	if (job->kind == Q3_JOB_EMBED && job->error.code == Q3_OK)
+		q3_job_finish_vector(job);
 	job->followers = NULL;
 	for (q3_job *f = followers; f != NULL; f = f->next)
 	{
@@ -217,7 +219,10 @@ ends_at_once(q3_scheduler *s, q3_job *job)
 	q3_fail(&job->error, Q3_ERR_TOO_LONG,
 	        "request needs room for %" PRId32 " tokens, but the key-value cache holds %" PRId64,
 	        need, capacity);
-	q3_error_hint(&job->error, "Lower max_tokens, or increase qwen3dm.kv_cache_size.");
+	q3_error_hint(&job->error, job->kind == Q3_JOB_EMBED
+	                               ? "Shorten the input, or increase qwen3dm.kv_cache_size (for "
+	                                 "an embedding model: qwen3dm.embedding_kv_cache_size)."
+	                               : "Lower max_tokens, or increase qwen3dm.kv_cache_size.");
 	return true;
 }
 
@@ -424,7 +429,7 @@ use_prompt(q3_scheduler *s, q3_job *job)
 {
 	int32_t done = atomic_load(&job->prompt_done);
 
-	if (job->kind != Q3_JOB_LOGPROB)
+	if (q3_takes_prefixes(job))
 		q3_seq_publish(job->seq, q3_prefix_key_of(job), job->prompt.ids, done);
 	if (q3_prompt_left(job) > 0)
 		return false;
@@ -435,7 +440,7 @@ use_prompt(q3_scheduler *s, q3_job *job)
 		atomic_store(&job->phase, Q3_PHASE_DECODE);
 		job->next_branch = 1;
 	}
-	return job->kind == Q3_JOB_PIN ||
+	return job->kind == Q3_JOB_PIN || job->kind == Q3_JOB_EMBED ||
 	       (job->kind == Q3_JOB_CLASSIFY && job->labels->n_branches == 1);
 }
 

@@ -78,6 +78,7 @@ fill_status(const q3_io *io, q3p_status *m)
 	m->max_batch_tokens = s->runtime.max_batch_tokens;
 	m->kv_blocks = s->runtime.kv_blocks;
 	m->kv_blocks_free = s->runtime.kv_blocks_free;
+	m->n_embd = s->model->n_embd;
 	m->kv_block_tokens = s->runtime.kv_block_tokens;
 	m->prefix_blocks = s->runtime.prefix_blocks;
 	m->pinned_blocks = s->runtime.pinned_blocks;
@@ -305,6 +306,8 @@ run_round(q3_io *io)
 	if (io->graveyard != NULL)
 		resume_accepting(io);
 	q3_conn_free_closed(io);
+	if (q3_buffer_len(&io->control_out) > 0) /* what requests used */
+		flush_control(io);
 	if (status_wait(io) == 0)
 	{
 		q3_workers_get_state(io->workers, &io->state);
@@ -352,6 +355,12 @@ start(q3_io *io)
 		return false;
 	}
 	send_status(io);
+	io->quota = q3_quota_create();
+	if (io->quota == NULL)
+	{
+		q3_fail(&io->state.error, Q3_ERR_MEMORY, "out of memory");
+		return false;
+	}
 	config.wake_fd = io->wake.fd;
 	io->workers = q3_workers_start(&config, &io->state.error);
 	return io->workers != NULL;
@@ -373,8 +382,10 @@ stop(q3_io *io)
 			q3_conn_close(io, io->conns);
 		}
 		q3_conn_free_closed(io);
+		q3_answer_stop(io);
 		q3_workers_free(io->workers);
 	}
+	q3_quota_free(io->quota);
 	q3_buffer_free(&io->control_out);
 	if (io->wake.fd >= 0)
 		close(io->wake.fd);

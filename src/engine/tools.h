@@ -18,6 +18,7 @@ extern int q3_tool_tokenize(int argc, char **argv);
 extern int q3_tool_detokenize(int argc, char **argv);
 extern int q3_tool_logits(int argc, char **argv);
 extern int q3_tool_generate(int argc, char **argv);
+extern int q3_tool_embed(int argc, char **argv);
 extern int q3_tool_bench(int argc, char **argv);
 extern int q3_tool_rows(int argc, char **argv);
 

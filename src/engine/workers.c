@@ -78,7 +78,10 @@ prepare_main(void *p)
 		return NULL;
 	while ((r = q3_queue_pop(&w->prepare[arg.index], true)) != NULL)
 	{
-		if (q3_request_prepare(r, &w->preparer))
+		bool compute = q3_request_prepare(r, &w->preparer);
+
+		r->to_judge = compute && r->msg.token_quota > 0;
+		if (compute && !r->to_judge)
 			q3_queue_push(&w->compute, r);
 		else
 			q3_outbox_done(&w->outbox, r);
@@ -294,6 +297,12 @@ void
 q3_workers_submit(q3_workers *w, q3_request *r)
 {
 	q3_queue_push(&w->prepare[r->frame_bytes >= LONG_TEXT], r);
+}
+
+void
+q3_workers_compute(q3_workers *w, q3_request *r)
+{
+	q3_queue_push(&w->compute, r);
 }
 
 void

@@ -43,6 +43,8 @@ extern q3_workers *q3_workers_start(const q3_workers_config *config, q3_error *e
 extern void q3_workers_get_state(q3_workers *w, q3_workers_state *state);
 /* Lends the request to the threads; it comes back through the outbox. */
 extern void q3_workers_submit(q3_workers *w, q3_request *r);
+/* The same for one that came back to be judged: it may be computed. */
+extern void q3_workers_compute(q3_workers *w, q3_request *r);
 extern void q3_workers_cancel(q3_workers *w, q3_request *r);
 extern q3_outbox *q3_workers_outbox(q3_workers *w);
 /*

@@ -109,7 +109,7 @@ qwen3dm_answer_start(Qwen3dmAnswers *answers, const Qwen3dmFunction *function,
 	answer->key_len = key->len;
 	memcpy(answer->key, key->data, key->len);
 	answer->bytes = GetMemoryChunkSpace(answer) + sizeof(Entry);
-	if (call.id != 0 && is_determined(&call.options))
+	if (call.ids[0] != 0 && is_determined(&call.options))
 		list(answers, answer);
 	return answer;
 }

@@ -316,7 +316,7 @@ start_calls(BatchState *s, Row *row, TupleTableSlot *slot)
 		key = (Qwen3dmKey){i, s->key.data, s->key.len};
 		row->calls[i].answer =
 		    qwen3dm_answer_start(&s->answers, site->function, site->fcinfo, &key, &fresh);
-		row->calls[i].asked = fresh && row->calls[i].answer->call.id != 0;
+		row->calls[i].asked = fresh && row->calls[i].answer->call.ids[0] != 0;
 		s->counters.requests += row->calls[i].asked;
 		s->counters.reused += !fresh;
 	}

@@ -1,6 +1,6 @@
 /*
- * call.c: calls that make one request each, and the SQL functions that are nothing but such calls.
- * See call.h.
+ * call.c: calls that make a request or two each, and the SQL functions that are nothing but such
+ * calls. See call.h.
  */
 #include "postgres.h"
 
@@ -20,21 +20,41 @@ PG_FUNCTION_INFO_V1(qwen3dm_extract);
 PG_FUNCTION_INFO_V1(qwen3dm_extract_json);
 PG_FUNCTION_INFO_V1(qwen3dm_extract_row);
 PG_FUNCTION_INFO_V1(qwen3dm_summarize);
+PG_FUNCTION_INFO_V1(qwen3dm_embed);
+PG_FUNCTION_INFO_V1(qwen3dm_similarity);
 
 /* ---------------------------------------------------------------------------------------------
  * Requests
  * --------------------------------------------------------------------------------------------- */
 
+/* One after the other, palloc'd. */
+static q3p_bytes
+join(q3p_bytes a, q3p_bytes b)
+{
+	char *data = palloc_extended(a.len + b.len, MCXT_ALLOC_HUGE);
+
+	memcpy(data, a.data, a.len);
+	memcpy(data + a.len, b.data, b.len);
+	return (q3p_bytes){data, a.len + b.len};
+}
+
+static Qwen3dmRequest *
+submit_bytes(const Qwen3dmOptions *options, q3p_bytes prompt)
+{
+	q3p_request message;
+
+	if (options->before.len > 0)
+		prompt = join(options->before, prompt);
+	message = qwen3dm_request_for(options, prompt);
+	return qwen3dm_submit(&message, &options->lists);
+}
+
 Qwen3dmRequest *
 qwen3dm_submit_prompt(const Qwen3dmOptions *options, const text *prompt, Qwen3dmFailure *failure)
 {
 	q3p_bytes bytes;
-	q3p_request message;
 
-	if (!qwen3dm_to_utf8(prompt, &bytes, failure))
-		return NULL;
-	message = qwen3dm_request_for(options, bytes);
-	return qwen3dm_submit(&message, &options->lists);
+	return qwen3dm_to_utf8(prompt, &bytes, failure) ? submit_bytes(options, bytes) : NULL;
 }
 
 void
@@ -63,41 +83,66 @@ qwen3dm_take_text(const Qwen3dmOptions *options, Qwen3dmRequest *r, Qwen3dmFailu
  * Calls
  * --------------------------------------------------------------------------------------------- */
 
+static int
+requests_of(const Qwen3dmFunction *function)
+{
+	return function->value_of_two != NULL ? 2 : 1;
+}
+
 void
 qwen3dm_call_start(const Qwen3dmFunction *function, FunctionCallInfo fcinfo, Qwen3dmCall *call)
 {
-	q3p_bytes prompt;
-	q3p_request message;
+	int n = requests_of(function);
 
 	memset(call, 0, sizeof(*call));
 	call->function = function;
-	if (!function->parse(fcinfo, &call->options) || PG_ARGISNULL(0))
+	if (!function->parse(fcinfo, &call->options) || PG_ARGISNULL(0) || PG_ARGISNULL(n - 1))
 		return;
-	if (!qwen3dm_to_utf8(PG_GETARG_TEXT_PP(0), &prompt, &call->failure))
-		return;
-	if (function->prepare != NULL && !function->prepare(&call->options, &prompt, &call->failure))
-		return;
-	message = qwen3dm_request_for(&call->options, prompt);
-	call->id = qwen3dm_submit(&message, &call->options.lists)->id;
+	for (int i = 0; i < n; i++)
+	{
+		q3p_bytes prompt;
+
+		if (!qwen3dm_to_utf8(PG_GETARG_TEXT_PP(i), &prompt, &call->failure) ||
+		    (function->prepare != NULL &&
+		     !function->prepare(&call->options, &prompt, &call->failure)))
+		{
+			qwen3dm_call_drop(call);
+			return;
+		}
+		call->ids[i] = submit_bytes(&call->options, prompt)->id;
+	}
+}
+
+/* NULL: there was none, or it is gone. */
+static Qwen3dmRequest *
+request_of(const Qwen3dmCall *call, int i)
+{
+	return call->ids[i] != 0 ? qwen3dm_reattach(call->ids[i]) : NULL;
 }
 
 void
 qwen3dm_call_keep(Qwen3dmCall *call)
 {
-	Qwen3dmRequest *r = call->id != 0 ? qwen3dm_reattach(call->id) : NULL;
+	for (int i = 0; i < lengthof(call->ids); i++)
+	{
+		Qwen3dmRequest *r = request_of(call, i);
 
-	if (r != NULL)
-		qwen3dm_detach(r);
+		if (r != NULL)
+			qwen3dm_detach(r);
+	}
 }
 
 void
 qwen3dm_call_drop(Qwen3dmCall *call)
 {
-	Qwen3dmRequest *r = call->id != 0 ? qwen3dm_reattach(call->id) : NULL;
+	for (int i = 0; i < lengthof(call->ids); i++)
+	{
+		Qwen3dmRequest *r = request_of(call, i);
 
-	if (r != NULL)
-		qwen3dm_release(r);
-	call->id = 0;
+		if (r != NULL)
+			qwen3dm_release(r);
+		call->ids[i] = 0;
+	}
 }
 
 static void
@@ -109,15 +154,15 @@ add_to_tally(Qwen3dmTally *tally, const q3p_result *result)
 	tally->deduplicated += result->deduplicated;
 }
 
-Datum
-qwen3dm_call_finish(Qwen3dmCall *call, bool *isnull, Qwen3dmTally *tally)
+/* Waits for the call's requests; false: one of them has no result, the call's failure says why. */
+static bool
+wait_for_results(Qwen3dmCall *call, const q3p_result **results, Qwen3dmTally *tally)
 {
-	Datum value = (Datum) 0;
+	int n = requests_of(call->function);
 
-	*isnull = true;
-	if (call->id != 0)
+	for (int i = 0; i < n; i++)
 	{
-		Qwen3dmRequest *r = qwen3dm_reattach(call->id);
+		Qwen3dmRequest *r = request_of(call, i);
 
 		if (r == NULL)
 			ereport(ERROR,
@@ -125,15 +170,32 @@ qwen3dm_call_finish(Qwen3dmCall *call, bool *isnull, Qwen3dmTally *tally)
 			         errmsg("the answer was canceled with the transaction that asked for it")));
 		qwen3dm_wait(r);
 		if (r->failure.sqlstate != 0)
-			qwen3dm_copy_failure(&call->failure, &r->failure);
-		else
 		{
-			value = call->function->value(&call->options, &r->result, isnull, &call->failure);
-			if (tally != NULL)
-				add_to_tally(tally, &r->result);
+			qwen3dm_copy_failure(&call->failure, &r->failure);
+			return false;
 		}
-		qwen3dm_release(r);
-		call->id = 0;
+		results[i] = &r->result;
+		if (tally != NULL)
+			add_to_tally(tally, &r->result);
+	}
+	return true;
+}
+
+Datum
+qwen3dm_call_finish(Qwen3dmCall *call, bool *isnull, Qwen3dmTally *tally)
+{
+	const Qwen3dmFunction *function = call->function;
+	const q3p_result *results[lengthof(call->ids)];
+	Datum value = (Datum) 0;
+
+	*isnull = true;
+	if (call->ids[0] != 0)
+	{
+		if (wait_for_results(call, results, tally))
+			value = function->value_of_two != NULL
+			            ? function->value_of_two(&call->options, results, isnull, &call->failure)
+			            : function->value(&call->options, results[0], isnull, &call->failure);
+		qwen3dm_call_drop(call);
 	}
 	if (call->failure.sqlstate != 0 && !qwen3dm_is_passed_over(&call->options, &call->failure))
 		qwen3dm_raise(&call->failure, 0);
@@ -202,12 +264,16 @@ static const Qwen3dmFunction extract_row = {qwen3dm_extract_row, qwen3dm_parse_e
 
 static const Qwen3dmFunction summarize = {qwen3dm_summarize, qwen3dm_parse_summarize, text_value,
                                           .prepare = qwen3dm_prepare_summarize};
+static const Qwen3dmFunction embed = {qwen3dm_embed, qwen3dm_parse_embed, qwen3dm_embed_value};
+static const Qwen3dmFunction similarity = {qwen3dm_similarity, qwen3dm_parse_similarity,
+                                           .value_of_two = qwen3dm_similarity_value};
 
 const Qwen3dmFunction *
 qwen3dm_function_at(PGFunction address)
 {
 	static const Qwen3dmFunction *const functions[] = {
-	    &infer, &logprob, &classify, &filter, &extract, &extract_json, &extract_row, &summarize};
+	    &infer,      &logprob, &classify,     &filter,      &embed,
+	    &similarity, &extract, &extract_json, &extract_row, &summarize};
 
 	for (int i = 0; i < lengthof(functions); i++)
 	{
@@ -263,4 +329,16 @@ Datum
 qwen3dm_summarize(PG_FUNCTION_ARGS)
 {
 	return call(&summarize, fcinfo);
+}
+
+Datum
+qwen3dm_embed(PG_FUNCTION_ARGS)
+{
+	return call(&embed, fcinfo);
+}
+
+Datum
+qwen3dm_similarity(PG_FUNCTION_ARGS)
+{
+	return call(&similarity, fcinfo);
 }

@@ -1,5 +1,5 @@
 /*
- * call.h: a call of a function that makes one request, from its arguments to its value.
+ * call.h: a call of a function that makes one request, or two, from its arguments to its value.
  *
  * SQL calls such a function directly, one row after the other, or the batching node (batch_scan.c)
  * starts the calls of many rows before it finishes the first. Both go through here, so that a call
@@ -34,6 +34,10 @@ typedef struct Qwen3dmFunction
 	bool (*prepare)(Qwen3dmOptions *options, q3p_bytes *prompt, Qwen3dmFailure *failure);
 	/* Calls in one row with the same arguments are one: (f(x)).* reads the fields of one value. */
 	bool shared;
+	/* Instead of that, for a function whose first two arguments are texts: of a request for each.
+	 */
+	Datum (*value_of_two)(const Qwen3dmOptions *options, const q3p_result *const results[2],
+	                      bool *isnull, Qwen3dmFailure *failure);
 } Qwen3dmFunction;
 
 /* A call under way. It refers to nothing of the arguments. */
@@ -41,23 +45,23 @@ typedef struct Qwen3dmCall
 {
 	const Qwen3dmFunction *function;
 	Qwen3dmOptions options; /* only its plain values */
-	uint64 id;              /* of the request; 0: none */
+	uint64 ids[2];          /* of the requests; 0: none */
 	Qwen3dmFailure failure; /* why there is none, when the value is not NULL */
 } Qwen3dmCall;
 
 /* The function at this address, or NULL when it is not such a function. */
 extern const Qwen3dmFunction *qwen3dm_function_at(PGFunction address);
 
-/* Sends the request. Raises errors for options, and when nothing can be asked. */
+/* Sends the requests. Raises errors for options, and when nothing can be asked. */
 extern void qwen3dm_call_start(const Qwen3dmFunction *function, FunctionCallInfo fcinfo,
                                Qwen3dmCall *call);
-/* The abort of a subtransaction no longer drops the request; the caller must, or finish it. */
+/* The abort of a subtransaction no longer drops the requests; the caller must, or finish it. */
 extern void qwen3dm_call_keep(Qwen3dmCall *call);
 /* Waits for the answer; raises the call's error, or returns its value. Adds to *tally, if given. */
 extern Datum qwen3dm_call_finish(Qwen3dmCall *call, bool *isnull, Qwen3dmTally *tally);
 extern void qwen3dm_call_drop(Qwen3dmCall *call);
 
-/* Submits one prompt; NULL with *failure when it cannot even be said. */
+/* Submits one prompt, behind options->before; NULL with *failure when it cannot even be said. */
 extern Qwen3dmRequest *qwen3dm_submit_prompt(const Qwen3dmOptions *options, const text *prompt,
                                              Qwen3dmFailure *failure);
 /* The value of a finished request, which is released; NULL with *failure. */
@@ -82,7 +86,19 @@ extern Datum qwen3dm_extract_value(const Qwen3dmOptions *options, const q3p_resu
 extern Datum qwen3dm_extract_row_value(const Qwen3dmOptions *options, const q3p_result *result,
                                        bool *isnull, Qwen3dmFailure *failure);
 
-/* The functions of which one call is one request. */
+extern bool qwen3dm_parse_embed(FunctionCallInfo fcinfo, Qwen3dmOptions *options);
+extern Datum qwen3dm_embed_value(const Qwen3dmOptions *options, const q3p_result *result,
+                                 bool *isnull, Qwen3dmFailure *failure);
+extern bool qwen3dm_parse_similarity(FunctionCallInfo fcinfo, Qwen3dmOptions *options);
+extern Datum qwen3dm_similarity_value(const Qwen3dmOptions *options,
+                                      const q3p_result *const results[2], bool *isnull,
+                                      Qwen3dmFailure *failure);
+
+/* CLASSIFY: of label i; false: the engine did not say. */
+extern bool qwen3dm_probability(const q3p_result *result, uint32 i, double *p,
+                                Qwen3dmFailure *failure);
+
+/* The functions that are such calls. */
 extern PGDLLEXPORT Datum qwen3dm_infer(PG_FUNCTION_ARGS);
 extern PGDLLEXPORT Datum qwen3dm_logprob(PG_FUNCTION_ARGS);
 extern PGDLLEXPORT Datum qwen3dm_classify(PG_FUNCTION_ARGS);
@@ -91,6 +107,8 @@ extern PGDLLEXPORT Datum qwen3dm_extract(PG_FUNCTION_ARGS);
 extern PGDLLEXPORT Datum qwen3dm_extract_json(PG_FUNCTION_ARGS);
 extern PGDLLEXPORT Datum qwen3dm_extract_row(PG_FUNCTION_ARGS);
 extern PGDLLEXPORT Datum qwen3dm_summarize(PG_FUNCTION_ARGS);
+extern PGDLLEXPORT Datum qwen3dm_embed(PG_FUNCTION_ARGS);
+extern PGDLLEXPORT Datum qwen3dm_similarity(PG_FUNCTION_ARGS);
 
 /* Functions of ours that change something. */
 extern PGDLLEXPORT Datum qwen3dm_pin_prefix(PG_FUNCTION_ARGS);

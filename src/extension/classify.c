@@ -154,9 +154,8 @@ qwen3dm_parse_filter(FunctionCallInfo fcinfo, Qwen3dmOptions *options)
  * Answers
  * --------------------------------------------------------------------------------------------- */
 
-/* Of label i; false: the engine did not say. */
-static bool
-probability(const q3p_result *result, uint32 i, double *p, Qwen3dmFailure *failure)
+bool
+qwen3dm_probability(const q3p_result *result, uint32 i, double *p, Qwen3dmFailure *failure)
 {
 	if (i < result->n_probs)
 	{
@@ -175,7 +174,7 @@ qwen3dm_filter_value(const Qwen3dmOptions *options, const q3p_result *result, bo
 {
 	double yes = 0;
 
-	*isnull = !probability(result, 0, &yes, failure);
+	*isnull = !qwen3dm_probability(result, 0, &yes, failure);
 	return BoolGetDatum(yes >= options->threshold);
 }
 
@@ -210,7 +209,7 @@ ask_probabilities(FunctionCallInfo fcinfo, uint64 *n)
 		if (r->failure.sqlstate != 0)
 			qwen3dm_copy_failure(&failure, &r->failure);
 		for (int i = 0; i < n_labels && failure.sqlstate == 0; i++)
-			(void) probability(&r->result, i, &p->values[i], &failure);
+			(void) qwen3dm_probability(&r->result, i, &p->values[i], &failure);
 		qwen3dm_release(r);
 	}
 	if (failure.sqlstate == 0)

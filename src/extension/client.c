@@ -3,9 +3,9 @@
  *
  * Requests live in a memory context each, below one that belongs to the session, and are linked in
  * one list, so that errors, aborts and dropped cursors can take them away in any order. When the
- * engine must be told that nobody waits any more, the connection is closed if only such requests
- * are on it, which cannot fail; otherwise CANCEL is sent, and only if that cannot be sent at once
- * the connection is closed all the same. Answers to requests that are gone are dropped.
+ * engine must be told that nobody waits any more, the connection to it is closed if only such
+ * requests are on it, which cannot fail; otherwise CANCEL is sent, and only if that cannot be sent
+ * at once the connection is closed all the same. Answers to requests that are gone are dropped.
  */
 #include "postgres.h"
 
@@ -22,27 +22,124 @@
 #define CONGESTION (1024 * 1024)
 
 static dlist_head requests = DLIST_STATIC_INIT(requests);
+/* Canceled ones: which the engine has answered all the same is known when its answer is here. */
+static dlist_head abandoned = DLIST_STATIC_INIT(abandoned);
 static uint64 last_id = 0;
-static int stale_activities = 0; /* answers to questions that nobody asks any more */
+/* Answers to questions that nobody asks any more. */
+static int stale_activities[QWEN3DM_N_SERVICES];
 static MemoryContext client_context = NULL;
 
 /* ---------------------------------------------------------------------------------------------
  * Letting go
  * --------------------------------------------------------------------------------------------- */
 
-/* The connection is of no use any more; whoever waits is told so. */
-static void
-lose_connection(void)
+/* The request of this id that is not answered; NULL: there is none in the list. */
+static Qwen3dmRequest *
+find_request(dlist_head *list, uint64 id)
 {
 	dlist_iter i;
 
-	qwen3dm_connection_close();
-	stale_activities = 0;
+	dlist_foreach(i, list)
+	{
+		Qwen3dmRequest *r = dlist_container(Qwen3dmRequest, node, i.cur);
+
+		if (r->id == id && !r->done)
+			return r;
+	}
+	return NULL;
+}
+
+static void
+forget_abandoned(Qwen3dmRequest *r)
+{
+	dlist_delete(&r->node);
+	MemoryContextDelete(r->context);
+}
+
+/* Whoever waits for the answer or not, it is counted. */
+static void
+count_answer(const q3p_header *header, const char *payload)
+{
+	Qwen3dmRequest *r;
+
+	if (header->type != Q3P_RESULT && header->type != Q3P_ERROR)
+		return;
+	r = find_request(&requests, header->id);
+	if (r != NULL && !r->counted)
+	{
+		r->counted = true;
+		qwen3dm_account_answer(&r->payer, header, payload);
+	}
+	else if (r == NULL && (r = find_request(&abandoned, header->id)) != NULL)
+	{
+		qwen3dm_account_answer(&r->payer, header, payload);
+		forget_abandoned(r);
+	}
+}
+
+/* The engine is gone, and what it had not answered with it. */
+static void
+count_lost(dlist_head *list, Qwen3dmService service)
+{
+	dlist_iter i;
+
+	dlist_foreach(i, list)
+	{
+		Qwen3dmRequest *r = dlist_container(Qwen3dmRequest, node, i.cur);
+
+		if (r->service == service && !r->done && !r->counted && !r->activity)
+			qwen3dm_account_lost(&r->payer);
+	}
+}
+
+/*
+ * Closes the connection. The answers that are here by then are counted here; the others cannot come
+ * any more, and the engine, if it lives, tells the worker about them. Allocates nothing, because it
+ * also runs while a transaction is aborted.
+ */
+static void
+hang_up(Qwen3dmService service, bool engine_gone)
+{
+	dlist_mutable_iter i;
+	q3p_header header;
+	const char *payload;
+
+	if (!qwen3dm_connection_is_open(service))
+		return;
+	qwen3dm_connection_shut(service);
+	do
+	{
+		while (qwen3dm_connection_next(service, &header, &payload) == 1)
+			count_answer(&header, payload);
+	} while (qwen3dm_connection_drain(service));
+	qwen3dm_connection_close(service);
+	stale_activities[service] = 0;
+	if (engine_gone)
+	{
+		count_lost(&requests, service);
+		count_lost(&abandoned, service);
+	}
+	dlist_foreach_modify(i, &abandoned)
+	{
+		Qwen3dmRequest *r = dlist_container(Qwen3dmRequest, node, i.cur);
+
+		if (r->service == service)
+			forget_abandoned(r);
+	}
+}
+
+/* The connection is of no use any more; whoever waits is told so. */
+static void
+lose_connection(Qwen3dmService service, bool engine_gone)
+{
+	dlist_iter i;
+
+	hang_up(service, engine_gone);
 	dlist_foreach(i, &requests)
 	{
 		Qwen3dmRequest *r = dlist_container(Qwen3dmRequest, node, i.cur);
 
-		if (!r->done)
+		if (r->service == service && !r->done)
 		{
 			r->done = true;
 			qwen3dm_failure_engine_gone(&r->failure);
@@ -51,13 +148,28 @@ lose_connection(void)
 }
 
 static bool
-anything_under_way(void)
+anything_under_way(Qwen3dmService service)
 {
 	dlist_iter i;
 
 	dlist_foreach(i, &requests)
 	{
-		if (!dlist_container(Qwen3dmRequest, node, i.cur)->done)
+		const Qwen3dmRequest *r = dlist_container(Qwen3dmRequest, node, i.cur);
+
+		if (r->service == service && !r->done)
+			return true;
+	}
+	return false;
+}
+
+static bool
+anything_abandoned(Qwen3dmService service)
+{
+	dlist_iter i;
+
+	dlist_foreach(i, &abandoned)
+	{
+		if (dlist_container(Qwen3dmRequest, node, i.cur)->service == service)
 			return true;
 	}
 	return false;
@@ -67,37 +179,45 @@ anything_under_way(void)
 static void
 tell_engine(const Qwen3dmRequest *r)
 {
+	Qwen3dmService service = r->service;
 	size_t size;
 
-	if (!anything_under_way())
+	if (!anything_under_way(service))
 	{
-		qwen3dm_connection_close();
+		hang_up(service, false);
 		return;
 	}
 	/* With nothing pending the buffer has room for a header. */
-	if (qwen3dm_connection_send() && qwen3dm_connection_pending() == 0)
+	if (qwen3dm_connection_send(service) && qwen3dm_connection_pending(service) == 0)
 	{
 		if (r->activity)
 		{
-			stale_activities++;
+			stale_activities[service]++;
 			return;
 		}
 		size = q3p_plain_encode(Q3P_CANCEL, r->id, NULL, 0, NULL, 0);
-		q3p_plain_encode(Q3P_CANCEL, r->id, NULL, 0, qwen3dm_connection_append(size), size);
-		if (qwen3dm_connection_send() && qwen3dm_connection_pending() == 0)
+		q3p_plain_encode(Q3P_CANCEL, r->id, NULL, 0, qwen3dm_connection_append(service, size),
+		                 size);
+		if (qwen3dm_connection_send(service) && qwen3dm_connection_pending(service) == 0)
 			return;
 	}
-	lose_connection();
+	lose_connection(service, false);
 }
 
 void
 qwen3dm_release(Qwen3dmRequest *r)
 {
+	bool waiting = !r->done && qwen3dm_connection_is_open(r->service);
+
 	dlist_delete(&r->node);
-	if (!r->done && qwen3dm_connection_is_open())
+	if (waiting && !r->activity)
+	{
+		dlist_push_tail(&abandoned, &r->node);
+		tell_engine(r); /* after which it may be forgotten */
+		return;
+	}
+	if (waiting)
 		tell_engine(r);
-	if (!qwen3dm_connection_is_open())
-		stale_activities = 0;
 	MemoryContextDelete(r->context);
 }
 
@@ -126,8 +246,11 @@ at_transaction_end(XactEvent event, void *arg)
 		case XACT_EVENT_PARALLEL_COMMIT:
 		case XACT_EVENT_PREPARE:
 			/* Nothing survives the transaction, so there is nothing to tell apart. */
-			if (anything_under_way())
-				qwen3dm_connection_close();
+			for (int service = 0; service < QWEN3DM_N_SERVICES; service++)
+			{
+				if (anything_under_way(service) || anything_abandoned(service))
+					hang_up(service, false);
+			}
 			release_where(true, InvalidSubTransactionId);
 			break;
 		default:
@@ -160,72 +283,89 @@ init_client(void)
 
 /* A connection that is worth sending on. */
 static void
-ensure_connection(void)
+ensure_connection(Qwen3dmService service)
 {
-	if (qwen3dm_connection_is_open() && !anything_under_way() &&
-	    (!qwen3dm_connection_is_mine() || qwen3dm_connection_is_stale()))
-		lose_connection();
-	qwen3dm_connection_open();
+	if (qwen3dm_connection_is_open(service) && !anything_under_way(service) &&
+	    (!qwen3dm_connection_is_mine(service) || qwen3dm_connection_is_stale(service)))
+		hang_up(service, false);
+	qwen3dm_connection_open(service);
 }
 
+/* Not on its way yet: there is nothing to cancel. */
 static Qwen3dmRequest *
-new_request(void)
+new_request(Qwen3dmService service)
 {
 	MemoryContext context =
 	    AllocSetContextCreate(client_context, "qwen3dm request", ALLOCSET_SMALL_SIZES);
 	Qwen3dmRequest *r = MemoryContextAllocZero(context, sizeof(Qwen3dmRequest));
 
 	r->context = context;
+	r->service = service;
 	r->id = ++last_id;
+	r->done = true;
 	r->busy = GetCurrentSubTransactionId();
 	dlist_push_tail(&requests, &r->node);
 	return r;
 }
 
+/* Its frame is in what is to be sent. */
+static void
+send_request(Qwen3dmRequest *r)
+{
+	r->done = false;
+	if (!qwen3dm_connection_send(r->service))
+		lose_connection(r->service, true);
+}
+
 Qwen3dmRequest *
 qwen3dm_submit(const q3p_request *message, const q3p_lists *lists)
 {
+	Qwen3dmService service = qwen3dm_service_for(message);
 	Qwen3dmRequest *r;
-	size_t size = q3p_request_encode(1, message, lists, NULL, 0);
+	q3p_request opened = *message;
+	Qwen3dmPayer payer;
+	size_t size;
 
+	qwen3dm_account_open(&opened, &payer);
+	size = q3p_request_encode(1, &opened, lists, NULL, 0);
 	if (size == 0)
 		ereport(ERROR, (errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
 		                errmsg("the arguments are larger than %u MB together",
 		                       Q3P_MAX_FRAME / (1024 * 1024))));
 	init_client();
-	ensure_connection();
-	r = new_request();
-	r->done = true; /* until it is on its way, there is nothing to cancel */
-	q3p_request_encode(r->id, message, lists, qwen3dm_connection_append(size), size);
-	r->done = false;
-	if (!qwen3dm_connection_send())
-		lose_connection();
+	ensure_connection(service);
+	r = new_request(service);
+	r->payer = payer;
+	q3p_request_encode(r->id, &opened, lists, qwen3dm_connection_append(service, size), size);
+	send_request(r);
 	return r;
 }
 
 bool
 qwen3dm_is_congested(void)
 {
-	return qwen3dm_connection_is_open() && qwen3dm_connection_pending() > CONGESTION;
+	for (int service = 0; service < QWEN3DM_N_SERVICES; service++)
+	{
+		if (qwen3dm_connection_is_open(service) && qwen3dm_connection_pending(service) > CONGESTION)
+			return true;
+	}
+	return false;
 }
 
 Qwen3dmRequest *
-qwen3dm_ask_activity(void)
+qwen3dm_ask_activity(Qwen3dmService service)
 {
 	Qwen3dmRequest *r;
 	size_t size = q3p_plain_encode(Q3P_ACTIVITY, 0, NULL, 0, NULL, 0);
 
-	if (qwen3dm_state() != QWEN3DM_READY)
+	if (qwen3dm_state(service) != QWEN3DM_READY)
 		return NULL;
 	init_client();
-	ensure_connection();
-	r = new_request();
-	r->done = true;
+	ensure_connection(service);
+	r = new_request(service);
 	r->activity = true;
-	q3p_plain_encode(Q3P_ACTIVITY, 0, NULL, 0, qwen3dm_connection_append(size), size);
-	r->done = false;
-	if (!qwen3dm_connection_send())
-		lose_connection();
+	q3p_plain_encode(Q3P_ACTIVITY, 0, NULL, 0, qwen3dm_connection_append(service, size), size);
+	send_request(r);
 	return r;
 }
 
@@ -234,7 +374,7 @@ qwen3dm_ask_activity(void)
  * --------------------------------------------------------------------------------------------- */
 
 static Qwen3dmRequest *
-find_request(uint64 id)
+find_activity(Qwen3dmService service)
 {
 	dlist_iter i;
 
@@ -242,22 +382,7 @@ find_request(uint64 id)
 	{
 		Qwen3dmRequest *r = dlist_container(Qwen3dmRequest, node, i.cur);
 
-		if (r->id == id && !r->done)
-			return r;
-	}
-	return NULL;
-}
-
-static Qwen3dmRequest *
-find_activity(void)
-{
-	dlist_iter i;
-
-	dlist_foreach(i, &requests)
-	{
-		Qwen3dmRequest *r = dlist_container(Qwen3dmRequest, node, i.cur);
-
-		if (r->activity && !r->done)
+		if (r->service == service && r->activity && !r->done)
 			return r;
 	}
 	return NULL;
@@ -265,16 +390,16 @@ find_activity(void)
 
 /* The request that the frame is for; NULL: nobody waits for it. */
 static Qwen3dmRequest *
-addressee(const q3p_header *header)
+addressee(Qwen3dmService service, const q3p_header *header)
 {
 	if (header->type != Q3P_ACTIVITY_RESULT)
-		return find_request(header->id);
-	if (stale_activities > 0)
+		return find_request(&requests, header->id);
+	if (stale_activities[service] > 0)
 	{
-		stale_activities--;
+		stale_activities[service]--;
 		return NULL;
 	}
-	return find_activity();
+	return find_activity(service);
 }
 
 /* Copies the frame into the request's memory; false: the frame is malformed. */
@@ -320,7 +445,7 @@ accept_frame(Qwen3dmRequest *r, const q3p_header *header, const char *payload)
 
 /* Hands out the frames that are there; false: what came is not our protocol. */
 static bool
-dispatch(void)
+dispatch(Qwen3dmService service)
 {
 	for (;;)
 	{
@@ -328,7 +453,7 @@ dispatch(void)
 		const char *payload;
 		Qwen3dmRequest *r;
 
-		switch (qwen3dm_connection_next(&header, &payload))
+		switch (qwen3dm_connection_next(service, &header, &payload))
 		{
 			case 0:
 				return true;
@@ -337,7 +462,8 @@ dispatch(void)
 			default:
 				return false;
 		}
-		r = addressee(&header);
+		count_answer(&header, payload);
+		r = addressee(service, &header);
 		if (r != NULL && !accept_frame(r, &header, payload))
 			return false;
 	}
@@ -353,23 +479,23 @@ new_deadline(void)
 
 /* Waits once, and takes in what has come. */
 static void
-make_progress(TimestampTz deadline)
+make_progress(Qwen3dmService service, TimestampTz deadline)
 {
 	bool alive;
 
-	qwen3dm_connection_wait(deadline);
-	alive = qwen3dm_connection_send();
+	qwen3dm_connection_wait(service, deadline);
+	alive = qwen3dm_connection_send(service);
 	/* Answers that came before the end are answers. */
-	alive = qwen3dm_connection_receive() && alive;
-	if (!dispatch())
+	alive = qwen3dm_connection_receive(service) && alive;
+	if (!dispatch(service))
 	{
-		lose_connection();
+		lose_connection(service, false);
 		ereport(ERROR, (errcode(ERRCODE_PROTOCOL_VIOLATION),
 		                errmsg("the qwen3dm engine sent a message that cannot be read"),
 		                errhint("If the extension was upgraded, restart the server.")));
 	}
 	if (!alive)
-		lose_connection();
+		lose_connection(service, true);
 	else if (deadline != 0 && GetCurrentTimestamp() >= deadline)
 		ereport(ERROR,
 		        (errcode(ERRCODE_QUERY_CANCELED), errmsg("canceling call due to qwen3dm.timeout")));
@@ -381,7 +507,7 @@ qwen3dm_wait(Qwen3dmRequest *r)
 	TimestampTz deadline = new_deadline();
 
 	while (!r->done)
-		make_progress(deadline);
+		make_progress(r->service, deadline);
 }
 
 bool
@@ -393,7 +519,7 @@ qwen3dm_wait_chunk(Qwen3dmRequest *r, q3p_bytes *chunk)
 
 		qwen3dm_frontend_flush();
 		while (r->chunks == NIL && !r->done)
-			make_progress(deadline);
+			make_progress(r->service, deadline);
 	}
 	if (r->chunks == NIL)
 		return false;

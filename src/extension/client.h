@@ -15,18 +15,23 @@
 #include "lib/ilist.h"
 #include "nodes/pg_list.h"
 
+#include "extension/accounts.h"
 #include "extension/failure.h"
+#include "extension/service.h"
 #include "protocol/protocol.h"
 
 typedef struct Qwen3dmRequest
 {
 	dlist_node node;
+	Qwen3dmService service;
 	uint64 id;
 	MemoryContext context; /* everything here, and this structure */
 	SubTransactionId busy; /* the subtransaction whose call is using it; invalid between the calls
 	                        * that make a stream */
-	bool activity;         /* a question about the engine's requests, not a request */
-	bool done;             /* one of the three below is the answer */
+	Qwen3dmPayer payer;
+	bool activity; /* a question about the engine's requests, not a request */
+	bool counted;  /* in the payer's account */
+	bool done;     /* one of the three below is the answer */
 	Qwen3dmFailure failure;
 	q3p_result result;   /* its bytes live as long as the request */
 	const char *payload; /* activity: for q3p_activity_get() */
@@ -56,7 +61,7 @@ extern void qwen3dm_release(Qwen3dmRequest *r);
 extern void qwen3dm_detach(Qwen3dmRequest *r);
 extern Qwen3dmRequest *qwen3dm_reattach(uint64 id);
 
-/* Asks for the live requests; NULL when there is no engine to ask. */
-extern Qwen3dmRequest *qwen3dm_ask_activity(void);
+/* Asks for the live requests of a service; NULL when there is no engine to ask. */
+extern Qwen3dmRequest *qwen3dm_ask_activity(Qwen3dmService service);
 
 #endif

@@ -1,7 +1,7 @@
 /*
- * connection.c: one non-blocking Unix socket per backend, and the waiting.
+ * connection.c: one non-blocking Unix socket per backend and service, and the waiting.
  *
- * The socket is opened when the first call needs it and kept for the session. Buffers and the event
+ * A socket is opened when the first call needs it and kept for the session. Buffers and the event
  * set live in the session's memory. All waiting is done here: for the latch, the engine's socket
  * and the client's, so that cancelling, timeouts, termination, barriers and a client that goes away
  * are served while the engine works. What the bytes mean is client.c's business.
@@ -35,8 +35,9 @@
 #define NOT_STARTED_MS 5000        /* a worker that has not started by then will not */
 #define NO_SOCKET_MS 2000          /* a ready engine whose socket is gone is noticed by then */
 
-static struct
+typedef struct Connection
 {
+	const Qwen3dmService service;
 	pgsocket sock;
 	WaitEventSet *events;
 	int engine_pos; /* of the engine's socket in events */
@@ -44,19 +45,23 @@ static struct
 	StringInfoData in, out;
 	int in_pos, out_pos;      /* consumed of in, sent of out */
 	TimestampTz not_ready_at; /* since when a wait has seen the engine not ready; 0: it is */
-} conn = {.sock = PGINVALID_SOCKET};
+} Connection;
+
+static Connection connections[QWEN3DM_N_SERVICES] = {
+    {.service = QWEN3DM_MAIN, .sock = PGINVALID_SOCKET},
+    {.service = QWEN3DM_EMBEDDING, .sock = PGINVALID_SOCKET}};
 
 /* ---------------------------------------------------------------------------------------------
  * Getting there
  * --------------------------------------------------------------------------------------------- */
 
 static void
-raise_status(void)
+raise_status(Qwen3dmService service)
 {
 	Qwen3dmStatus status;
 	Qwen3dmFailure failure;
 
-	qwen3dm_status_read(&status);
+	qwen3dm_status_read(service, &status);
 	qwen3dm_failure_from_status(&failure, &status);
 	if (failure.sqlstate != 0) /* else it became ready this very moment */
 		qwen3dm_raise(&failure, 0);
@@ -82,17 +87,20 @@ may_become_ready(Qwen3dmState state, long waited_ms)
 
 /* Returns when the state is READY, raises an error otherwise. */
 static void
-wait_until_ready(TimestampTz since)
+wait_until_ready(Qwen3dmService service, TimestampTz since)
 {
-	if (qwen3dm_state() == QWEN3DM_READY)
+	ConditionVariable *changed;
+
+	if (qwen3dm_state(service) == QWEN3DM_READY)
 		return;
 	if (qwen3dm_shared == NULL)
-		raise_status();
+		raise_status(service);
 
-	ConditionVariablePrepareToSleep(&qwen3dm_shared->changed);
+	changed = &qwen3dm_shared->boards[service].changed;
+	ConditionVariablePrepareToSleep(changed);
 	for (;;)
 	{
-		Qwen3dmState state = qwen3dm_state();
+		Qwen3dmState state = qwen3dm_state(service);
 		long waited = TimestampDifferenceMilliseconds(since, GetCurrentTimestamp());
 
 		if (state == QWEN3DM_READY)
@@ -100,10 +108,10 @@ wait_until_ready(TimestampTz since)
 		if (waited >= qwen3dm_start_timeout || !may_become_ready(state, waited))
 		{
 			ConditionVariableCancelSleep();
-			raise_status();
+			raise_status(service);
 			break;
 		}
-		(void) ConditionVariableTimedSleep(&qwen3dm_shared->changed,
+		(void) ConditionVariableTimedSleep(changed,
 		                                   Min(POLL_CLIENT_MS, qwen3dm_start_timeout - waited),
 		                                   qwen3dm_wait_event(QWEN3DM_WAIT_START));
 		qwen3dm_frontend_check();
@@ -113,7 +121,7 @@ wait_until_ready(TimestampTz since)
 
 /* One attempt: a connected socket, or PGINVALID_SOCKET with errno. */
 static pgsocket
-try_connect(void)
+try_connect(Qwen3dmService service)
 {
 	struct sockaddr_un addr;
 	pgsocket sock = socket(AF_UNIX, SOCK_STREAM, 0);
@@ -123,7 +131,7 @@ try_connect(void)
 		return PGINVALID_SOCKET;
 	memset(&addr, 0, sizeof(addr));
 	addr.sun_family = AF_UNIX;
-	strlcpy(addr.sun_path, QWEN3DM_SOCKET, sizeof(addr.sun_path));
+	strlcpy(addr.sun_path, qwen3dm_services[service].socket, sizeof(addr.sun_path));
 	if (pg_set_noblock(sock) && fcntl(sock, F_SETFD, FD_CLOEXEC) == 0 &&
 	    connect(sock, (struct sockaddr *) &addr, sizeof(addr)) == 0)
 		return sock;
@@ -152,7 +160,7 @@ patience_ms(int connect_errno)
 
 /* Connects, once the engine is ready, however often it takes; or raises an error. */
 static pgsocket
-connect_to_engine(void)
+connect_to_engine(Qwen3dmService service)
 {
 	TimestampTz since = GetCurrentTimestamp();
 	TimestampTz failing_since = 0;
@@ -161,8 +169,8 @@ connect_to_engine(void)
 	{
 		pgsocket sock;
 
-		wait_until_ready(since);
-		sock = try_connect();
+		wait_until_ready(service, since);
+		sock = try_connect(service);
 		if (sock != PGINVALID_SOCKET)
 			return sock;
 		if (failing_since == 0)
@@ -179,63 +187,65 @@ connect_to_engine(void)
 }
 
 static void
-make_event_set(void)
+make_event_set(Connection *conn)
 {
 	pgsocket frontend = qwen3dm_frontend_socket();
 
-	conn.events = qwen3dm_create_event_set(4);
-	AddWaitEventToSet(conn.events, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, NULL);
-	AddWaitEventToSet(conn.events, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET, NULL, NULL);
-	conn.engine_pos = AddWaitEventToSet(conn.events, WL_SOCKET_READABLE, conn.sock, NULL, NULL);
+	conn->events = qwen3dm_create_event_set(4);
+	AddWaitEventToSet(conn->events, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, NULL);
+	AddWaitEventToSet(conn->events, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET, NULL, NULL);
+	conn->engine_pos = AddWaitEventToSet(conn->events, WL_SOCKET_READABLE, conn->sock, NULL, NULL);
 	if (frontend != PGINVALID_SOCKET)
-		AddWaitEventToSet(conn.events, WL_SOCKET_CLOSED, frontend, NULL, NULL);
+		AddWaitEventToSet(conn->events, WL_SOCKET_CLOSED, frontend, NULL, NULL);
 }
 
 static void
-init_buffers(void)
+init_buffers(Connection *conn)
 {
 	MemoryContext old;
 
-	if (conn.in.data != NULL)
+	if (conn->in.data != NULL)
 		return;
 	old = MemoryContextSwitchTo(TopMemoryContext);
-	initStringInfo(&conn.in);
-	initStringInfo(&conn.out);
+	initStringInfo(&conn->in);
+	initStringInfo(&conn->out);
 	MemoryContextSwitchTo(old);
 }
 
 static void
-say_hello(void)
+say_hello(Connection *conn)
 {
 	q3p_hello hello = {Q3P_VERSION, MyProcPid, GetUserId(), MyDatabaseId};
 	size_t size = q3p_hello_encode(&hello, NULL, 0);
 
-	q3p_hello_encode(&hello, qwen3dm_connection_append(size), size);
-	conn.role = hello.role;
+	q3p_hello_encode(&hello, qwen3dm_connection_append(conn->service, size), size);
+	conn->role = hello.role;
 }
 
 void
-qwen3dm_connection_open(void)
+qwen3dm_connection_open(Qwen3dmService service)
 {
-	conn.not_ready_at = 0;
-	if (conn.sock != PGINVALID_SOCKET)
+	Connection *conn = &connections[service];
+
+	conn->not_ready_at = 0;
+	if (conn->sock != PGINVALID_SOCKET)
 		return;
 
-	init_buffers();
+	init_buffers(conn);
 	if (!AcquireExternalFD())
 		ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_RESOURCES),
 		                errmsg("could not open a socket to the qwen3dm engine: %m"),
 		                errhint("Too many files are open in this session.")));
 	PG_TRY();
 	{
-		conn.sock = connect_to_engine();
-		make_event_set();
-		say_hello();
+		conn->sock = connect_to_engine(service);
+		make_event_set(conn);
+		say_hello(conn);
 	}
 	PG_CATCH();
 	{
-		if (conn.sock != PGINVALID_SOCKET)
-			qwen3dm_connection_close();
+		if (conn->sock != PGINVALID_SOCKET)
+			qwen3dm_connection_close(service);
 		else
 			ReleaseExternalFD();
 		PG_RE_THROW();
@@ -244,22 +254,27 @@ qwen3dm_connection_open(void)
 }
 
 bool
-qwen3dm_connection_is_open(void)
+qwen3dm_connection_is_open(Qwen3dmService service)
 {
-	return conn.sock != PGINVALID_SOCKET;
+	Connection *conn = &connections[service];
+
+	return conn->sock != PGINVALID_SOCKET;
 }
 
 bool
-qwen3dm_connection_is_mine(void)
+qwen3dm_connection_is_mine(Qwen3dmService service)
 {
-	return conn.role == GetUserId();
+	Connection *conn = &connections[service];
+
+	return conn->role == GetUserId();
 }
 
 bool
-qwen3dm_connection_is_stale(void)
+qwen3dm_connection_is_stale(Qwen3dmService service)
 {
+	Connection *conn = &connections[service];
 	char byte;
-	ssize_t n = recv(conn.sock, &byte, 1, MSG_PEEK);
+	ssize_t n = recv(conn->sock, &byte, 1, MSG_PEEK);
 
 	return n == 0 || (n < 0 && errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR);
 }
@@ -277,18 +292,27 @@ empty_buffer(StringInfo buffer, int *pos)
 }
 
 void
-qwen3dm_connection_close(void)
+qwen3dm_connection_shut(Qwen3dmService service)
 {
-	if (conn.sock == PGINVALID_SOCKET)
+	if (connections[service].sock != PGINVALID_SOCKET)
+		(void) shutdown(connections[service].sock, SHUT_RDWR);
+}
+
+void
+qwen3dm_connection_close(Qwen3dmService service)
+{
+	Connection *conn = &connections[service];
+
+	if (conn->sock == PGINVALID_SOCKET)
 		return;
-	if (conn.events != NULL)
-		FreeWaitEventSet(conn.events);
-	conn.events = NULL;
-	closesocket(conn.sock);
-	conn.sock = PGINVALID_SOCKET;
+	if (conn->events != NULL)
+		FreeWaitEventSet(conn->events);
+	conn->events = NULL;
+	closesocket(conn->sock);
+	conn->sock = PGINVALID_SOCKET;
 	ReleaseExternalFD();
-	empty_buffer(&conn.in, &conn.in_pos);
-	empty_buffer(&conn.out, &conn.out_pos);
+	empty_buffer(&conn->in, &conn->in_pos);
+	empty_buffer(&conn->out, &conn->out_pos);
 }
 
 /* ---------------------------------------------------------------------------------------------
@@ -296,62 +320,68 @@ qwen3dm_connection_close(void)
  * --------------------------------------------------------------------------------------------- */
 
 char *
-qwen3dm_connection_append(size_t size)
+qwen3dm_connection_append(Qwen3dmService service, size_t size)
 {
+	Connection *conn = &connections[service];
 	char *room;
 
-	if (conn.out_pos == conn.out.len)
-		empty_buffer(&conn.out, &conn.out_pos);
-	else if (conn.out_pos > conn.out.len / 2)
+	if (conn->out_pos == conn->out.len)
+		empty_buffer(&conn->out, &conn->out_pos);
+	else if (conn->out_pos > conn->out.len / 2)
 	{
-		memmove(conn.out.data, conn.out.data + conn.out_pos, conn.out.len - conn.out_pos);
-		conn.out.len -= conn.out_pos;
-		conn.out_pos = 0;
+		memmove(conn->out.data, conn->out.data + conn->out_pos, conn->out.len - conn->out_pos);
+		conn->out.len -= conn->out_pos;
+		conn->out_pos = 0;
 	}
-	enlargeStringInfo(&conn.out, (int) size);
-	room = conn.out.data + conn.out.len;
-	conn.out.len += size;
+	enlargeStringInfo(&conn->out, (int) size);
+	room = conn->out.data + conn->out.len;
+	conn->out.len += size;
 	return room;
 }
 
 size_t
-qwen3dm_connection_pending(void)
+qwen3dm_connection_pending(Qwen3dmService service)
 {
-	return conn.out.len - conn.out_pos;
+	Connection *conn = &connections[service];
+
+	return conn->out.len - conn->out_pos;
 }
 
 bool
-qwen3dm_connection_send(void)
+qwen3dm_connection_send(Qwen3dmService service)
 {
-	while (conn.out_pos < conn.out.len)
+	Connection *conn = &connections[service];
+
+	while (conn->out_pos < conn->out.len)
 	{
-		ssize_t n = send(conn.sock, conn.out.data + conn.out_pos, conn.out.len - conn.out_pos,
+		ssize_t n = send(conn->sock, conn->out.data + conn->out_pos, conn->out.len - conn->out_pos,
 		                 MSG_NOSIGNAL);
 
 		if (n > 0)
-			conn.out_pos += n;
+			conn->out_pos += n;
 		else if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
 			return true;
 		else if (n < 0 && errno != EINTR)
 			return false;
 	}
-	empty_buffer(&conn.out, &conn.out_pos);
+	empty_buffer(&conn->out, &conn->out_pos);
 	return true;
 }
 
 bool
-qwen3dm_connection_receive(void)
+qwen3dm_connection_receive(Qwen3dmService service)
 {
-	int before = conn.in.len;
+	Connection *conn = &connections[service];
+	int before = conn->in.len;
 
-	while (conn.in.len - before < READ_AT_ONCE)
+	while (conn->in.len - before < READ_AT_ONCE)
 	{
 		ssize_t n;
 
-		enlargeStringInfo(&conn.in, READ_SIZE);
-		n = recv(conn.sock, conn.in.data + conn.in.len, READ_SIZE, 0);
+		enlargeStringInfo(&conn->in, READ_SIZE);
+		n = recv(conn->sock, conn->in.data + conn->in.len, READ_SIZE, 0);
 		if (n > 0)
-			conn.in.len += n;
+			conn->in.len += n;
 		else if (n == 0)
 			return false;
 		else if (errno == EAGAIN || errno == EWOULDBLOCK)
@@ -362,23 +392,60 @@ qwen3dm_connection_receive(void)
 	return true;
 }
 
-int
-qwen3dm_connection_next(q3p_header *header, const char **payload)
+/* Twice the room in a buffer, if there is memory. */
+static bool
+try_enlarge(StringInfo buffer)
 {
-	int found = q3p_frame(conn.in.data + conn.in_pos, conn.in.len - conn.in_pos, header);
+	char *data;
+
+	if (buffer->maxlen > MaxAllocSize / 2)
+		return false;
+	data =
+	    MemoryContextAllocExtended(TopMemoryContext, (Size) buffer->maxlen * 2, MCXT_ALLOC_NO_OOM);
+	if (data == NULL)
+		return false;
+	memcpy(data, buffer->data, buffer->len);
+	pfree(buffer->data);
+	buffer->data = data;
+	buffer->maxlen *= 2;
+	return true;
+}
+
+bool
+qwen3dm_connection_drain(Qwen3dmService service)
+{
+	Connection *conn = &connections[service];
+	StringInfo in = &conn->in;
+	ssize_t n;
+
+	if (conn->sock == PGINVALID_SOCKET || (in->len >= in->maxlen - 1 && !try_enlarge(in)))
+		return false;
+	do
+		n = recv(conn->sock, in->data + in->len, in->maxlen - 1 - in->len, 0);
+	while (n < 0 && errno == EINTR);
+	if (n > 0)
+		in->len += n;
+	return n > 0;
+}
+
+int
+qwen3dm_connection_next(Qwen3dmService service, q3p_header *header, const char **payload)
+{
+	Connection *conn = &connections[service];
+	int found = q3p_frame(conn->in.data + conn->in_pos, conn->in.len - conn->in_pos, header);
 
 	if (found == 1)
 	{
-		*payload = conn.in.data + conn.in_pos + sizeof(*header);
-		conn.in_pos += sizeof(*header) + header->length;
+		*payload = conn->in.data + conn->in_pos + sizeof(*header);
+		conn->in_pos += sizeof(*header) + header->length;
 	}
-	else if (conn.in_pos == conn.in.len)
-		empty_buffer(&conn.in, &conn.in_pos);
-	else if (conn.in_pos > 0)
+	else if (conn->in_pos == conn->in.len)
+		empty_buffer(&conn->in, &conn->in_pos);
+	else if (conn->in_pos > 0)
 	{
-		memmove(conn.in.data, conn.in.data + conn.in_pos, conn.in.len - conn.in_pos);
-		conn.in.len -= conn.in_pos;
-		conn.in_pos = 0;
+		memmove(conn->in.data, conn->in.data + conn->in_pos, conn->in.len - conn->in_pos);
+		conn->in.len -= conn->in_pos;
+		conn->in_pos = 0;
 	}
 	return found;
 }
@@ -393,21 +460,21 @@ qwen3dm_connection_next(q3p_header *header, const char **payload)
  * tell.
  */
 static bool
-engine_is_lost(void)
+engine_is_lost(Connection *conn)
 {
 	TimestampTz now;
-	Qwen3dmState state = qwen3dm_state();
+	Qwen3dmState state = qwen3dm_state(conn->service);
 
 	if (state == QWEN3DM_READY)
 	{
-		conn.not_ready_at = 0;
+		conn->not_ready_at = 0;
 		return false;
 	}
 	now = GetCurrentTimestamp();
-	if (conn.not_ready_at == 0)
-		conn.not_ready_at = now;
+	if (conn->not_ready_at == 0)
+		conn->not_ready_at = now;
 	return !may_become_ready(state, 0) ||
-	       TimestampDifferenceExceeds(conn.not_ready_at, now, qwen3dm_start_timeout);
+	       TimestampDifferenceExceeds(conn->not_ready_at, now, qwen3dm_start_timeout);
 }
 
 static long
@@ -422,17 +489,19 @@ wait_ms(TimestampTz deadline)
 }
 
 void
-qwen3dm_connection_wait(TimestampTz deadline)
+qwen3dm_connection_wait(Qwen3dmService service, TimestampTz deadline)
 {
+	Connection *conn = &connections[service];
 	WaitEvent happened[4];
 	int n;
 
 	CHECK_FOR_INTERRUPTS();
-	ModifyWaitEvent(conn.events, conn.engine_pos,
-	                qwen3dm_connection_pending() > 0 ? WL_SOCKET_READABLE | WL_SOCKET_WRITEABLE
-	                                                 : WL_SOCKET_READABLE,
+	ModifyWaitEvent(conn->events, conn->engine_pos,
+	                qwen3dm_connection_pending(service) > 0
+	                    ? WL_SOCKET_READABLE | WL_SOCKET_WRITEABLE
+	                    : WL_SOCKET_READABLE,
 	                NULL);
-	n = WaitEventSetWait(conn.events, wait_ms(deadline), happened, lengthof(happened),
+	n = WaitEventSetWait(conn->events, wait_ms(deadline), happened, lengthof(happened),
 	                     qwen3dm_wait_event(QWEN3DM_WAIT_ANSWER));
 
 	for (int i = 0; i < n; i++)
@@ -447,7 +516,7 @@ qwen3dm_connection_wait(TimestampTz deadline)
 	if (n == 0)
 	{
 		qwen3dm_frontend_check();
-		if (engine_is_lost())
-			shutdown(conn.sock, SHUT_RDWR); /* the next receive sees its end */
+		if (engine_is_lost(conn))
+			shutdown(conn->sock, SHUT_RDWR); /* the next receive sees its end */
 	}
 }

@@ -27,6 +27,7 @@
 #include "miscadmin.h"
 #include "storage/fd.h"
 
+#include "extension/accounts.h"
 #include "extension/engine_process.h"
 #include "extension/module.h"
 
@@ -358,6 +359,7 @@ qwen3dm_engine_listen(Qwen3dmEngine *engine, q3p_status *status)
 	{
 		q3p_header header;
 		const char *payload;
+		q3p_usage usage;
 		int found = q3p_frame(in->data + engine->consumed, in->len - engine->consumed, &header);
 
 		if (found < 0 || (found == 0 && in->len - engine->consumed > 1024 * 1024))
@@ -366,6 +368,11 @@ qwen3dm_engine_listen(Qwen3dmEngine *engine, q3p_status *status)
 			return open ? QWEN3DM_SAID_NOTHING : QWEN3DM_SAID_GOODBYE;
 		payload = in->data + engine->consumed + sizeof(header);
 		engine->consumed += sizeof(header) + header.length;
+		if (header.type == Q3P_USAGE && q3p_usage_decode(payload, header.length, &usage))
+		{
+			qwen3dm_account_usage(&usage);
+			continue;
+		}
 		if (header.type != Q3P_STATUS || !q3p_status_decode(payload, header.length, status))
 			return QWEN3DM_SAID_NONSENSE;
 		return QWEN3DM_SAID_STATUS;

@@ -47,7 +47,7 @@ typedef enum Qwen3dmEngineSaid
 } Qwen3dmEngineSaid;
 
 /* Takes the next status off the control socket, never blocking; its strings live until the next
- * call. */
+ * call. What requests used goes to their accounts on the way. */
 extern Qwen3dmEngineSaid qwen3dm_engine_listen(Qwen3dmEngine *engine, q3p_status *status);
 
 /* Gives the image up: the next engine is for another file. */

@@ -73,7 +73,7 @@ qwen3dm_failure_from_status(Qwen3dmFailure *f, const Qwen3dmStatus *status)
 		case QWEN3DM_NO_MODEL:
 			f->sqlstate = ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE;
 			f->message = "no model is configured";
-			f->hint = "Set qwen3dm.model to the path of a GGUF file and reload the configuration.";
+			f->hint = qwen3dm_services[status->service].no_model_hint;
 			break;
 		case QWEN3DM_STARTING:
 		case QWEN3DM_LOADING:

@@ -21,9 +21,7 @@
 #include "extension/encoding.h"
 #include "extension/module.h"
 #include "extension/options.h"
-
-/* Requests of one array that are under way together. */
-#define WINDOW 64
+#include "extension/window.h"
 
 /* Columns of qwen_infer_details, in order. */
 enum
@@ -47,56 +45,26 @@ enum
 QWEN3DM_FUNCTION(qwen3dm_infer_array);
 QWEN3DM_FUNCTION(qwen3dm_infer_details);
 
-/* An element of an array on its way from prompt to answer. */
-typedef struct Element
-{
-	Qwen3dmRequest *request;
-	Qwen3dmFailure failure; /* when there is no request */
-} Element;
-
-/* Submits elements from *next on while there is room for more, but at least the one at head. */
-static void
-fill_window(const Qwen3dmOptions *options, const Datum *prompts, const bool *nulls, int n, int head,
-            int *next, Element *window)
-{
-	while (*next < n && (*next == head || (*next < head + WINDOW && !qwen3dm_is_congested())))
-	{
-		Element *e = &window[*next % WINDOW];
-
-		e->request = NULL;
-		if (!nulls[*next])
-			e->request =
-			    qwen3dm_submit_prompt(options, DatumGetTextPP(prompts[*next]), &e->failure);
-		(*next)++;
-	}
-}
-
 /* Replaces the prompts by their answers; NULLs stay what they are. */
 static void
 infer_elements(const Qwen3dmOptions *options, Datum *values, bool *nulls, int n)
 {
-	Element *window = palloc0(sizeof(Element) * WINDOW);
-	int next = 0;
+	Qwen3dmWindow window;
 
-	for (int head = 0; head < n; head++)
+	qwen3dm_window_start(&window, options, values, nulls, n);
+	for (int i = 0; i < n; i++)
 	{
-		Element *e = &window[head % WINDOW];
-		text *value = NULL;
+		Qwen3dmFailure failure;
+		Qwen3dmRequest *r = qwen3dm_window_next(&window, &failure);
+		text *value = r != NULL ? qwen3dm_take_text(options, r, &failure) : NULL;
 
-		fill_window(options, values, nulls, n, head, &next, window);
-		if (nulls[head])
+		if (nulls[i])
 			continue;
-		if (e->request != NULL)
-		{
-			qwen3dm_wait(e->request);
-			value = qwen3dm_take_text(options, e->request, &e->failure);
-		}
-		if (value == NULL && !qwen3dm_is_passed_over(options, &e->failure))
-			qwen3dm_raise(&e->failure, head + 1);
-		nulls[head] = value == NULL;
-		values[head] = PointerGetDatum(value);
+		if (value == NULL && !qwen3dm_is_passed_over(options, &failure))
+			qwen3dm_raise(&failure, i + 1);
+		nulls[i] = value == NULL;
+		values[i] = PointerGetDatum(value);
 	}
-	pfree(window);
 }
 
 Datum

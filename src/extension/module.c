@@ -2,7 +2,7 @@
  * module.c: how the server loads us.
  *
  * Preloaded by the postmaster, the module asks for its shared memory and registers the background
- * worker. Loaded in any other way (LOAD, CREATE EXTENSION on a server that does not preload it,
+ * workers. Loaded in any other way (LOAD, CREATE EXTENSION on a server that does not preload it,
  * pg_upgrade) it only defines its settings and the batching node: every function then says what is
  * missing. Nothing here
  * starts a thread, opens a file or touches a model; the postmaster runs this code.
@@ -30,7 +30,7 @@ _PG_init(void)
 		return;
 
 	qwen3dm_request_shmem();
-	qwen3dm_register_worker();
+	qwen3dm_register_workers();
 }
 
 uint32

@@ -9,9 +9,9 @@
 
 #define QWEN3DM_VERSION "0.1.0"
 
-/* Relative to the data directory, which is every server process's working directory. */
+/* For the sockets; relative to the data directory, which is every server process's working
+ * directory. */
 #define QWEN3DM_SOCKET_DIR "pg_stat_tmp"
-#define QWEN3DM_SOCKET QWEN3DM_SOCKET_DIR "/qwen3dm.sock"
 
 typedef enum Qwen3dmKvType
 {
@@ -23,7 +23,9 @@ typedef enum Qwen3dmKvType
 extern char *qwen3dm_model;
 extern int qwen3dm_threads;
 extern int qwen3dm_kv_cache_size; /* kB */
-extern int qwen3dm_kv_cache_type; /* Qwen3dmKvType */
+extern char *qwen3dm_embedding_model;
+extern int qwen3dm_embedding_kv_cache_size; /* kB */
+extern int qwen3dm_kv_cache_type;           /* Qwen3dmKvType */
 extern int qwen3dm_max_batch_tokens;
 extern int qwen3dm_efficient_bits; /* 8 or 4 */
 extern bool qwen3dm_exact_weights;
@@ -34,6 +36,10 @@ extern int qwen3dm_max_tokens;
 extern int qwen3dm_timeout;       /* ms, 0: none */
 extern int qwen3dm_start_timeout; /* ms */
 extern int qwen3dm_priority;
+extern int qwen3dm_token_quota;      /* 0: none */
+extern int qwen3dm_max_tokens_limit; /* 0: none */
+extern int qwen3dm_flush_interval;   /* s */
+extern int qwen3dm_max_accounts;
 extern bool qwen3dm_enable_batching;
 extern int qwen3dm_batch_window;
 
@@ -52,7 +58,7 @@ extern uint32 qwen3dm_wait_event(Qwen3dmWait what);
 /* batch_plan.c: hooks into the planner. */
 extern void qwen3dm_install_batching(void);
 
-/* worker.c: registers the background worker; only while the postmaster preloads libraries. */
-extern void qwen3dm_register_worker(void);
+/* worker.c: registers the background workers; only while the postmaster preloads libraries. */
+extern void qwen3dm_register_workers(void);
 
 #endif

@@ -150,7 +150,7 @@ qwen3dm_session_options(q3p_kind kind, Qwen3dmOptions *options)
 	options->request.mode = qwen3dm_mode;
 	options->request.priority = qwen3dm_priority;
 	options->request.role = GetUserId();
-	options->request.max_tokens = qwen3dm_max_tokens;
+	options->request.max_tokens = qwen3dm_default_max_tokens();
 }
 
 void
@@ -166,6 +166,13 @@ qwen3dm_routing_options(FunctionCallInfo fcinfo, int first, q3p_kind kind, Qwen3
 	if (task != NULL)
 		ereport(ERROR,
 		        (errcode(ERRCODE_UNDEFINED_OBJECT), errmsg("task \"%s\" does not exist", task)));
+}
+
+int
+qwen3dm_default_max_tokens(void)
+{
+	return qwen3dm_max_tokens_limit > 0 ? Min(qwen3dm_max_tokens, qwen3dm_max_tokens_limit)
+	                                    : qwen3dm_max_tokens;
 }
 
 void

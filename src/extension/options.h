@@ -12,9 +12,11 @@ typedef struct Qwen3dmOptions
 {
 	q3p_request request; /* all but what is asked: prompt or tokens */
 	q3p_lists lists;
+	q3p_bytes before; /* in UTF-8; goes before each prompt */
 	double threshold; /* of qwen_filter */
 	Oid type;         /* of the value of qwen_extract */
 	bool has_schema;  /* request.schema is set: an answer that was cut short is none */
+	int32 dimensions; /* of qwen_embed; 0: the model's */
 	bool null_on_error;
 	bool fixed_seed;   /* else every request gets a random one */
 	bool mode_setting; /* the mode is that of qwen3dm.mode, not the call's */
@@ -57,6 +59,8 @@ extern bool qwen3dm_is_whole(const Qwen3dmOptions *options, const q3p_result *re
 /* Whether the failure makes the row NULL. What is wrong with a schema is wrong for every row: no.
  */
 extern bool qwen3dm_is_passed_over(const Qwen3dmOptions *options, const Qwen3dmFailure *failure);
+/* Longest answer of a call that does not say: the user's setting, up to the administrator's. */
+extern int qwen3dm_default_max_tokens(void);
 
 /* The request for one prompt. */
 extern q3p_request qwen3dm_request_for(const Qwen3dmOptions *options, q3p_bytes prompt);

@@ -106,11 +106,11 @@ context_length(void)
 	Qwen3dmStatus *status = palloc(sizeof(Qwen3dmStatus));
 	int length;
 
-	qwen3dm_status_read(status);
+	qwen3dm_status_read(QWEN3DM_MAIN, status);
 	if (status->context_length == 0)
 	{
-		qwen3dm_connection_open();
-		qwen3dm_status_read(status);
+		qwen3dm_connection_open(QWEN3DM_MAIN);
+		qwen3dm_status_read(QWEN3DM_MAIN, status);
 	}
 	length = status->context_length;
 	pfree(status);

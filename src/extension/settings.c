@@ -8,6 +8,7 @@
 
 #include <limits.h>
 
+#include "miscadmin.h"
 #include "utils/guc.h"
 
 #include "extension/module.h"
@@ -16,6 +17,8 @@
 char *qwen3dm_model = NULL;
 int qwen3dm_threads = 0;
 int qwen3dm_kv_cache_size = 1024 * 1024;
+char *qwen3dm_embedding_model = NULL;
+int qwen3dm_embedding_kv_cache_size = 512 * 1024;
 int qwen3dm_kv_cache_type = QWEN3DM_KV_F32;
 int qwen3dm_max_batch_tokens = 512;
 int qwen3dm_context_length = 4096;
@@ -27,6 +30,10 @@ int qwen3dm_max_tokens = 256;
 int qwen3dm_timeout = 0;
 int qwen3dm_start_timeout = 60 * 1000;
 int qwen3dm_priority = Q3P_DEFAULT_PRIORITY;
+int qwen3dm_token_quota = 0;
+int qwen3dm_max_tokens_limit = 0;
+int qwen3dm_flush_interval = 10;
+int qwen3dm_max_accounts = 5000;
 bool qwen3dm_enable_batching = true;
 int qwen3dm_batch_window = 256;
 
@@ -84,6 +91,20 @@ define_engine_settings(void)
 }
 
 static void
+define_embedding_settings(void)
+{
+	DefineCustomStringVariable(
+	    "qwen3dm.embedding_model", "Path of the embedding model's file, in GGUF format.",
+	    "It is served by an engine of its own. Empty: qwen_embed uses the main model.",
+	    &qwen3dm_embedding_model, "", PGC_SIGHUP, GUC_SUPERUSER_ONLY, check_path, NULL, NULL);
+	DefineCustomIntVariable("qwen3dm.embedding_kv_cache_size",
+	                        "Memory for the keys and values of all texts that are being embedded.",
+	                        "It bounds how long such a text may be.",
+	                        &qwen3dm_embedding_kv_cache_size, 512 * 1024, 1024, INT_MAX, PGC_SIGHUP,
+	                        GUC_UNIT_KB, NULL, NULL, NULL);
+}
+
+static void
 define_weight_settings(void)
 {
 	DefineCustomEnumVariable(
@@ -137,12 +158,37 @@ define_batching_settings(void)
 	    NULL, &qwen3dm_batch_window, 256, 1, 65536, PGC_USERSET, GUC_EXPLAIN, NULL, NULL, NULL);
 }
 
+static void
+define_accounts_settings(void)
+{
+	DefineCustomIntVariable(
+	    "qwen3dm.token_quota", "Tokens of prompts and answers that a role may use in a minute.",
+	    "All its connections together. 0: no limit. Meant for ALTER ROLE ... SET.",
+	    &qwen3dm_token_quota, 0, 0, INT_MAX, PGC_SUSET, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable("qwen3dm.max_tokens_limit",
+	                        "Largest number of tokens of an answer that a call may ask for.",
+	                        "0: no limit. Meant for ALTER ROLE ... SET.", &qwen3dm_max_tokens_limit,
+	                        0, 0, INT_MAX, PGC_SUSET, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable(
+	    "qwen3dm.flush_interval", "Time between two writes of the usage counters to disk.",
+	    "What was counted since is lost when the server crashes.", &qwen3dm_flush_interval, 10, 1,
+	    3600, PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
+	/* Later it would be too late to reserve memory, and an error to define it. */
+	if (process_shared_preload_libraries_in_progress)
+		DefineCustomIntVariable(
+		    "qwen3dm.max_accounts", "Number of usage counters.",
+		    "One for each role, database, task, mode and kind of request that is used together.",
+		    &qwen3dm_max_accounts, 5000, 100, 1000000, PGC_POSTMASTER, 0, NULL, NULL, NULL);
+}
+
 void
 qwen3dm_define_settings(void)
 {
 	define_engine_settings();
+	define_embedding_settings();
 	define_weight_settings();
 	define_session_settings();
 	define_batching_settings();
+	define_accounts_settings();
 	MarkGUCPrefixReserved("qwen3dm");
 }

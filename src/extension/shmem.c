@@ -1,10 +1,10 @@
 /*
- * shmem.c: the worker's notice board.
+ * shmem.c: the workers' notice board.
  *
- * One small structure in the main shared memory segment: the background worker writes it, every
- * backend reads it. There is no request in it and nothing of a process (no pointer, no descriptor):
- * requests go through the engine's socket. An LWLock protects it; waiting for a change is done on a
- * condition variable, without the lock.
+ * One small structure in the main shared memory segment: each background worker writes its part,
+ * every backend reads them. There is no request in it and nothing of a process (no pointer, no
+ * descriptor): requests go through the engine's socket. An LWLock protects it; waiting for a change
+ * is done on a condition variable, without the lock.
  */
 #include "postgres.h"
 
@@ -13,6 +13,7 @@
 #include "storage/lwlock.h"
 #include "storage/shmem.h"
 
+#include "extension/accounts.h"
 #include "extension/module.h"
 #include "extension/shmem.h"
 
@@ -28,6 +29,7 @@ reserve_shmem(void)
 {
 	RequestAddinShmemSpace(MAXALIGN(sizeof(Qwen3dmShared)));
 	RequestNamedLWLockTranche("qwen3dm", 1);
+	qwen3dm_accounts_reserve();
 }
 
 #if PG_VERSION_NUM >= 150000
@@ -57,9 +59,16 @@ shmem_startup(void)
 	{
 		memset(qwen3dm_shared, 0, sizeof(Qwen3dmShared));
 		qwen3dm_shared->lock = &(GetNamedLWLockTranche("qwen3dm"))->lock;
-		ConditionVariableInit(&qwen3dm_shared->changed);
-		qwen3dm_shared->status.state = QWEN3DM_NOT_STARTED;
+		for (int i = 0; i < QWEN3DM_N_SERVICES; i++)
+		{
+			Qwen3dmBoard *board = &qwen3dm_shared->boards[i];
+
+			ConditionVariableInit(&board->changed);
+			board->status.service = i;
+			board->status.state = QWEN3DM_NOT_STARTED;
+		}
 	}
+	qwen3dm_accounts_init();
 	LWLockRelease(AddinShmemInitLock);
 }
 
@@ -77,28 +86,29 @@ qwen3dm_request_shmem(void)
 }
 
 void
-qwen3dm_status_read(Qwen3dmStatus *status)
+qwen3dm_status_read(Qwen3dmService service, Qwen3dmStatus *status)
 {
 	if (qwen3dm_shared == NULL)
 	{
 		memset(status, 0, sizeof(*status));
+		status->service = service;
 		status->state = QWEN3DM_NOT_LOADED;
 		return;
 	}
 	LWLockAcquire(qwen3dm_shared->lock, LW_SHARED);
-	*status = qwen3dm_shared->status;
+	*status = qwen3dm_shared->boards[service].status;
 	LWLockRelease(qwen3dm_shared->lock);
 }
 
 Qwen3dmState
-qwen3dm_state(void)
+qwen3dm_state(Qwen3dmService service)
 {
 	Qwen3dmState state;
 
 	if (qwen3dm_shared == NULL)
 		return QWEN3DM_NOT_LOADED;
 	LWLockAcquire(qwen3dm_shared->lock, LW_SHARED);
-	state = qwen3dm_shared->status.state;
+	state = qwen3dm_shared->boards[service].status.state;
 	LWLockRelease(qwen3dm_shared->lock);
 	return state;
 }
@@ -106,16 +116,16 @@ qwen3dm_state(void)
 void
 qwen3dm_status_publish(const Qwen3dmStatus *status)
 {
+	Qwen3dmBoard *board = &qwen3dm_shared->boards[status->service];
 	bool changed;
 
 	LWLockAcquire(qwen3dm_shared->lock, LW_EXCLUSIVE);
-	changed = qwen3dm_shared->status.state != status->state ||
-	          qwen3dm_shared->status.progress != status->progress;
-	qwen3dm_shared->status = *status;
+	changed = board->status.state != status->state || board->status.progress != status->progress;
+	board->status = *status;
 	LWLockRelease(qwen3dm_shared->lock);
 
 	if (changed)
-		ConditionVariableBroadcast(&qwen3dm_shared->changed);
+		ConditionVariableBroadcast(&board->changed);
 }
 
 const char *

@@ -1,5 +1,5 @@
 /*
- * shmem.h: what the background worker tells everybody, in shared memory.
+ * shmem.h: what the background workers tell everybody, in shared memory.
  */
 #ifndef QWEN3DM_SHMEM_H
 #define QWEN3DM_SHMEM_H
@@ -8,12 +8,14 @@
 #include "storage/condition_variable.h"
 #include "storage/lwlock.h"
 
+#include "extension/service.h"
+
 typedef enum Qwen3dmState
 {
 	QWEN3DM_NOT_LOADED,  /* the library is not preloaded: there is no shared memory */
 	QWEN3DM_NOT_STARTED, /* the worker has not run yet */
 	QWEN3DM_STOPPED,     /* the worker has ended; the postmaster starts it again */
-	QWEN3DM_NO_MODEL,    /* qwen3dm.model is empty */
+	QWEN3DM_NO_MODEL,    /* the setting is empty */
 	QWEN3DM_STARTING,    /* the engine has not said anything yet */
 	QWEN3DM_LOADING,
 	QWEN3DM_READY,
@@ -41,6 +43,7 @@ typedef struct Qwen3dmCounters
  */
 typedef struct Qwen3dmStatus
 {
+	Qwen3dmService service;
 	Qwen3dmState state;
 	double progress; /* of loading, 0 to 1 */
 	pid_t worker_pid;
@@ -59,6 +62,7 @@ typedef struct Qwen3dmStatus
 	int kv_blocks_free;
 	int prefix_blocks;
 	int pinned_blocks;
+	int n_embd;
 	int64 parameters;
 	int64 weight_bytes;
 	int64 image_bytes;
@@ -91,12 +95,18 @@ typedef struct Qwen3dmLoadedFile
 	char digest[80]; /* empty: none yet */
 } Qwen3dmLoadedFile;
 
-typedef struct Qwen3dmShared
+/* The part of one service's worker. */
+typedef struct Qwen3dmBoard
 {
-	LWLock *lock;              /* protects everything below, except what is the worker's own */
 	ConditionVariable changed; /* broadcast when status.state or status.progress changes */
 	Qwen3dmStatus status;
 	Qwen3dmLoadedFile loaded; /* the worker's own; here, so that a restarted one has it */
+} Qwen3dmBoard;
+
+typedef struct Qwen3dmShared
+{
+	LWLock *lock; /* protects the boards, except what is the workers' own */
+	Qwen3dmBoard boards[QWEN3DM_N_SERVICES];
 } Qwen3dmShared;
 
 /* NULL when the library was not preloaded. */
@@ -104,9 +114,9 @@ extern Qwen3dmShared *qwen3dm_shared;
 
 extern void qwen3dm_request_shmem(void); /* in _PG_init */
 
-extern void qwen3dm_status_read(Qwen3dmStatus *status);
-extern Qwen3dmState qwen3dm_state(void);
-extern void qwen3dm_status_publish(const Qwen3dmStatus *status); /* the worker only */
+extern void qwen3dm_status_read(Qwen3dmService service, Qwen3dmStatus *status);
+extern Qwen3dmState qwen3dm_state(Qwen3dmService service);
+extern void qwen3dm_status_publish(const Qwen3dmStatus *status); /* its service's worker only */
 extern const char *qwen3dm_state_name(Qwen3dmState state);
 
 #endif

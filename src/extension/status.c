@@ -1,9 +1,11 @@
 /*
- * status.c: the functions under the views qwen_model_status and qwen_stat_activity.
+ * status.c: the functions under the views qwen_model_status, qwen_stat_activity and those of usage.
  *
- * The status comes from shared memory and is there in every state of the server, even when the
- * library is not preloaded. The live requests are asked of the engine, over the session's own
- * connection; without an engine there are none.
+ * Status and accounts come from shared memory and are there in every state of the server, even when
+ * the library is not preloaded; the status is a row for the main model, and one for the embedding
+ * model if one is set. The live requests are asked of the engines, over the session's own
+ * connections; without an engine there are none. No row of another role is shown to those who may
+ * not see it, and no text of a request to anybody.
  */
 #include "postgres.h"
 
@@ -15,6 +17,7 @@
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
+#include "extension/accounts.h"
 #include "extension/client.h"
 #include "extension/compat.h"
 #include "extension/encoding.h"
@@ -23,6 +26,7 @@
 
 QWEN3DM_FUNCTION(qwen3dm_model_status);
 QWEN3DM_FUNCTION(qwen3dm_stat_activity);
+QWEN3DM_FUNCTION(qwen3dm_accounts);
 
 /* Columns are appended in the order of the SQL declaration. */
 typedef struct Row
@@ -121,20 +125,28 @@ add_reason(Row *row, const Qwen3dmStatus *status)
 	add_text(row, failure.hint);
 }
 
-Datum
-qwen3dm_model_status(PG_FUNCTION_ARGS)
+/* How qwen_embed makes vectors with the service's model; NULL: it uses the other one. */
+static const char *
+embedding(Qwen3dmService service)
+{
+	if (service == QWEN3DM_EMBEDDING)
+		return "last token";
+	return qwen3dm_service_has_model(QWEN3DM_EMBEDDING) ? NULL : "mean of all tokens";
+}
+
+static Datum
+status_row(TupleDesc tupdesc, Qwen3dmService service)
 {
 	Qwen3dmStatus s;
-	Row row = {0};
+	Row row = {.tupdesc = tupdesc};
 	bool worker, engine, loaded;
 
-	if (get_call_result_type(fcinfo, NULL, &row.tupdesc) != TYPEFUNC_COMPOSITE)
-		elog(ERROR, "return type must be a row type");
-	qwen3dm_status_read(&s);
+	qwen3dm_status_read(service, &s);
 	worker = s.state != QWEN3DM_NOT_LOADED;
 	engine = s.engine_pid != 0;
 	loaded = s.state == QWEN3DM_READY;
 
+	add_text(&row, qwen3dm_services[service].name);
 	add_text(&row, qwen3dm_state_name(s.state));
 	add_float(&row, engine, s.progress);
 	add_text(&row, qwen3dm_status_text(&s, s.model));
@@ -143,6 +155,8 @@ qwen3dm_model_status(PG_FUNCTION_ARGS)
 	add_bigint(&row, loaded, s.parameters);
 	add_text(&row, qwen3dm_readable(s.weight_type));
 	add_text(&row, qwen3dm_readable(s.precision));
+	add_text(&row, embedding(service));
+	add_int(&row, loaded, s.n_embd);
 	add_text(&row, qwen3dm_readable(s.digest));
 	add_int(&row, loaded, s.context_length);
 	add_text(&row, qwen3dm_readable(s.device));
@@ -176,39 +190,95 @@ qwen3dm_model_status(PG_FUNCTION_ARGS)
 	add_int(&row, worker, s.running);
 	add_int(&row, worker, s.queued);
 	add_reason(&row, &s);
-	PG_RETURN_DATUM(finish_row(&row));
+	return finish_row(&row);
 }
 
-/* The requests that the current user may see; *n of them, palloc'd. */
-static q3p_activity *
-visible_activities(uint64 *n)
+static FuncCallContext *
+start_rows(FunctionCallInfo fcinfo)
 {
-	Qwen3dmRequest *r = qwen3dm_ask_activity();
-	bool all = has_privs_of_role(GetUserId(), ROLE_PG_READ_ALL_STATS);
-	q3p_activity *rows;
+	FuncCallContext *funcctx = SRF_FIRSTCALL_INIT();
+	MemoryContext old = MemoryContextSwitchTo(funcctx->multi_call_memory_ctx);
+	TupleDesc tupdesc;
 
-	*n = 0;
+	if (get_call_result_type(fcinfo, NULL, &tupdesc) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "return type must be a row type");
+	funcctx->tuple_desc = BlessTupleDesc(tupdesc);
+	MemoryContextSwitchTo(old);
+	return funcctx;
+}
+
+Datum
+qwen3dm_model_status(PG_FUNCTION_ARGS)
+{
+	FuncCallContext *funcctx;
+	Datum row;
+
+	if (SRF_IS_FIRSTCALL())
+	{
+		funcctx = start_rows(fcinfo);
+		/* The embedding service is the last, and of no interest without a model. */
+		funcctx->max_calls = qwen3dm_service_has_model(QWEN3DM_EMBEDDING) ? QWEN3DM_N_SERVICES : 1;
+	}
+	funcctx = SRF_PERCALL_SETUP();
+	if (funcctx->call_cntr >= funcctx->max_calls)
+		SRF_RETURN_DONE(funcctx);
+	row = status_row(funcctx->tuple_desc, funcctx->call_cntr);
+	SRF_RETURN_NEXT(funcctx, row);
+}
+
+/* May the current user see what this role does? */
+static bool
+may_see(Oid role)
+{
+	return has_privs_of_role(GetUserId(), ROLE_PG_READ_ALL_STATS) ||
+	       (OidIsValid(role) && has_privs_of_role(GetUserId(), role));
+}
+
+/* A live request, and whose it is. */
+typedef struct Activity
+{
+	Qwen3dmService service;
+	q3p_activity record;
+} Activity;
+
+typedef struct Activities
+{
+	Activity *rows; /* palloc'd */
+	uint64 n;
+} Activities;
+
+/* Adds the service's requests that the current user may see. */
+static void
+add_activities(Activities *a, Qwen3dmService service)
+{
+	Qwen3dmRequest *r = qwen3dm_ask_activity(service);
+
 	if (r == NULL)
-		return NULL;
+		return;
 	qwen3dm_wait(r);
 	if (r->failure.sqlstate != 0) /* it went away: nothing is live */
 		r->n_activities = 0;
-	rows = palloc(sizeof(q3p_activity) * Max(r->n_activities, 1));
+	a->rows = repalloc(a->rows, sizeof(Activity) * (a->n + r->n_activities + 1));
 	for (uint32 i = 0; i < r->n_activities; i++)
 	{
-		q3p_activity_get(r->payload, i, &rows[*n]);
-		if (all || has_privs_of_role(GetUserId(), rows[*n].role))
-			(*n)++;
+		Activity *row = &a->rows[a->n];
+
+		row->service = service;
+		q3p_activity_get(r->payload, i, &row->record);
+		if (may_see(row->record.role))
+			a->n++;
 	}
 	qwen3dm_release(r);
-	return rows;
 }
 
 static Datum
-activity_row(TupleDesc tupdesc, const q3p_activity *a)
+activity_row(TupleDesc tupdesc, const void *activities, uint64 i)
 {
+	const Activity *activity = (const Activity *) activities + i;
+	const q3p_activity *a = &activity->record;
 	Row row = {.tupdesc = tupdesc};
 
+	add_text(&row, qwen3dm_services[activity->service].name);
 	add_int(&row, true, a->pid);
 	add(&row, false, ObjectIdGetDatum(a->role));
 	add(&row, false, ObjectIdGetDatum(a->database));
@@ -221,33 +291,97 @@ activity_row(TupleDesc tupdesc, const q3p_activity *a)
 	add_int(&row, true, a->max_tokens);
 	add_int(&row, true, a->kv_tokens);
 	add_float(&row, true, a->age_ms);
+	add_bigint(&row, a->query_id != 0, (int64) a->query_id);
+	add_text(&row, qwen3dm_readable(a->task));
 	return finish_row(&row);
 }
 
-Datum
-qwen3dm_stat_activity(PG_FUNCTION_ARGS)
+/* Those of all services; *n of them, palloc'd. */
+static void *
+visible_activities(uint64 *n)
+{
+	Activities a = {palloc(sizeof(Activity)), 0};
+
+	for (int service = 0; service < QWEN3DM_N_SERVICES; service++)
+		add_activities(&a, service);
+	*n = a.n;
+	return a.rows;
+}
+
+/* The accounts that the current user may see; *n of them, palloc'd. */
+static void *
+visible_accounts(uint64 *n)
+{
+	int all;
+	Qwen3dmAccount *rows = qwen3dm_accounts_copy(&all);
+
+	*n = 0;
+	for (int i = 0; i < all; i++)
+	{
+		if (may_see(rows[i].payer.role))
+			rows[(*n)++] = rows[i];
+	}
+	return rows;
+}
+
+static Datum
+account_row(TupleDesc tupdesc, const void *accounts, uint64 i)
+{
+	const Qwen3dmAccount *a = (const Qwen3dmAccount *) accounts + i;
+	const Qwen3dmUsage *u = &a->usage;
+	bool known = OidIsValid(a->payer.role);
+	Row row = {.tupdesc = tupdesc};
+
+	add(&row, !known, ObjectIdGetDatum(a->payer.role));
+	add(&row, !known, ObjectIdGetDatum(a->payer.database));
+	add_text(&row, qwen3dm_readable(a->payer.task));
+	add_text(&row, a->payer.mode != Q3P_AUTO ? q3p_mode_name(a->payer.mode) : NULL);
+	add_text(&row, known ? q3p_kind_name(a->payer.kind) : NULL);
+	add_bigint(&row, true, u->requests);
+	add_bigint(&row, true, u->errors);
+	add_bigint(&row, true, u->canceled);
+	add_bigint(&row, true, u->deduplicated);
+	add_bigint(&row, true, u->prompt_tokens);
+	add_bigint(&row, true, u->cached_tokens);
+	add_bigint(&row, true, u->output_tokens);
+	add_float(&row, true, u->latency_ms);
+	add_float(&row, true, u->max_latency_ms);
+	add(&row, false, TimestampTzGetDatum(u->last));
+	return finish_row(&row);
+}
+
+/* A set-returning function: list gives an array once, make_row a row of each of its elements. */
+static Datum
+return_rows(FunctionCallInfo fcinfo, void *(*list)(uint64 *n),
+            Datum (*make_row)(TupleDesc tupdesc, const void *rows, uint64 i))
 {
 	FuncCallContext *funcctx;
-	q3p_activity *rows;
 	Datum row;
 
 	if (SRF_IS_FIRSTCALL())
 	{
 		MemoryContext old;
-		TupleDesc tupdesc;
 
-		funcctx = SRF_FIRSTCALL_INIT();
+		funcctx = start_rows(fcinfo);
 		old = MemoryContextSwitchTo(funcctx->multi_call_memory_ctx);
-		if (get_call_result_type(fcinfo, NULL, &tupdesc) != TYPEFUNC_COMPOSITE)
-			elog(ERROR, "return type must be a row type");
-		funcctx->tuple_desc = BlessTupleDesc(tupdesc);
-		funcctx->user_fctx = visible_activities(&funcctx->max_calls);
+		funcctx->user_fctx = list(&funcctx->max_calls);
 		MemoryContextSwitchTo(old);
 	}
 	funcctx = SRF_PERCALL_SETUP();
 	if (funcctx->call_cntr >= funcctx->max_calls)
 		SRF_RETURN_DONE(funcctx);
-	rows = funcctx->user_fctx;
-	row = activity_row(funcctx->tuple_desc, &rows[funcctx->call_cntr]);
+	row = make_row(funcctx->tuple_desc, funcctx->user_fctx, funcctx->call_cntr);
 	SRF_RETURN_NEXT(funcctx, row);
+}
+
+Datum
+qwen3dm_stat_activity(PG_FUNCTION_ARGS)
+{
+	return return_rows(fcinfo, visible_activities, activity_row);
+}
+
+Datum
+qwen3dm_accounts(PG_FUNCTION_ARGS)
+{
+	return return_rows(fcinfo, visible_accounts, account_row);
 }

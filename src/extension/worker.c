@@ -1,11 +1,11 @@
 /*
- * worker.c: the background worker "qwen3dm".
+ * worker.c: the background workers "qwen3dm" and "qwen3dm embedding", one for each service.
  *
- * It owns the socket on which backends reach the engine, keeps an engine running for the model that
- * is configured, and publishes what the engine says about itself. It computes nothing and waits
- * only in WaitLatchOrSocket(), so that it answers signals and barriers at once. It has no database
- * and reads no table. Its whole state is `worker`, below; the text it shows to others is in
- * worker.status, published to shared memory after every change.
+ * A worker owns the socket on which backends reach its engine, keeps an engine running for the
+ * model that is configured, and publishes what the engine says about itself. It computes nothing
+ * and waits only in WaitLatchOrSocket(), so that it answers signals and barriers at once. It has no
+ * database and reads no table. Its whole state is `worker`, below; the text it shows to others is
+ * in worker.status, published to shared memory after every change.
  *
  * When the engine dies it is started again after a pause that grows from 0.1 to 10 seconds. When
  * there is a reason why it cannot serve (a bad file, say), or it died FAILURES_TO_GIVE_UP times
@@ -37,6 +37,7 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
+#include "extension/accounts.h"
 #include "extension/engine_process.h"
 #include "extension/module.h"
 #include "extension/shmem.h"
@@ -59,6 +60,8 @@ typedef enum WorkerPhase
 
 static struct
 {
+	const Qwen3dmServiceInfo *service;
+	Qwen3dmBoard *board;
 	WorkerPhase phase;
 	pgsocket listener;
 	Qwen3dmEngine engine;
@@ -143,6 +146,7 @@ clear_engine_status(void)
 	s->running = s->queued = 0;
 	s->threads = s->context_length = s->max_batch_tokens = 0;
 	s->kv_blocks = s->kv_blocks_free = s->prefix_blocks = s->pinned_blocks = 0;
+	s->n_embd = 0;
 	s->parameters = s->weight_bytes = s->image_bytes = s->kv_bytes = s->scratch_bytes = 0;
 	s->load_ms = 0;
 	s->started_at = 0;
@@ -166,7 +170,8 @@ pause_failed(const char *message, const char *hint)
 	if (message != NULL)
 	{
 		if (strcmp(worker.status.message, message) != 0)
-			ereport(LOG, (errmsg("qwen3dm: %s", message), hint ? errhint("%s", hint) : 0));
+			ereport(LOG, (errmsg("%s: %s", worker.service->worker, message),
+			              hint ? errhint("%s", hint) : 0));
 		clear_reason();
 		SET_TEXT(worker.status.message, message);
 		if (hint != NULL)
@@ -192,7 +197,7 @@ open_listener(void)
 
 	if (MakePGDirectory(QWEN3DM_SOCKET_DIR) != 0 && errno != EEXIST)
 		return false;
-	if (unlink(QWEN3DM_SOCKET) != 0 && errno != ENOENT)
+	if (unlink(worker.service->socket) != 0 && errno != ENOENT)
 		return false;
 
 	sock = socket(AF_UNIX, SOCK_STREAM, 0);
@@ -200,7 +205,7 @@ open_listener(void)
 		return false;
 	memset(&addr, 0, sizeof(addr));
 	addr.sun_family = AF_UNIX;
-	strlcpy(addr.sun_path, QWEN3DM_SOCKET, sizeof(addr.sun_path));
+	strlcpy(addr.sun_path, worker.service->socket, sizeof(addr.sun_path));
 	before = umask(S_IRWXG | S_IRWXO);
 	bound = bind(sock, (struct sockaddr *) &addr, sizeof(addr));
 	save_errno = errno;
@@ -238,11 +243,11 @@ static void
 read_config(Qwen3dmEngineConfig *config)
 {
 	memset(config, 0, sizeof(*config));
-	strlcpy(config->model, qwen3dm_model, sizeof(config->model));
+	strlcpy(config->model, *worker.service->model, sizeof(config->model));
 	config->threads = qwen3dm_threads > 0 ? qwen3dm_threads : usable_cores();
 	config->context_length = qwen3dm_context_length;
 	config->max_batch_tokens = qwen3dm_max_batch_tokens;
-	config->kv_bytes = (int64) qwen3dm_kv_cache_size * 1024;
+	config->kv_bytes = (int64) *worker.service->kv_cache_size * 1024;
 	config->kv_f16 = qwen3dm_kv_cache_type == QWEN3DM_KV_F16;
 	config->efficient_bits = qwen3dm_efficient_bits;
 	config->exact_weights = qwen3dm_exact_weights;
@@ -295,13 +300,13 @@ start_engine(void)
 	}
 	if (worker.listener == PGINVALID_SOCKET && !open_listener())
 	{
-		pause_failed(psprintf("could not listen on \"%s\": %m", QWEN3DM_SOCKET), NULL);
+		pause_failed(psprintf("could not listen on \"%s\": %m", worker.service->socket), NULL);
 		return;
 	}
 
 	look_at_file(worker.config.model, &worker.file);
-	if (same_file(&worker.file, &qwen3dm_shared->loaded))
-		known = qwen3dm_shared->loaded.digest;
+	if (same_file(&worker.file, &worker.board->loaded))
+		known = worker.board->loaded.digest;
 	if (!same_file(&worker.file, &worker.image_of))
 		qwen3dm_engine_forget_image(&worker.engine);
 	worker.image_of = worker.file;
@@ -320,7 +325,7 @@ start_engine(void)
 	worker.status.started_at = GetCurrentTimestamp();
 	/* A reason stays to be seen until this engine does better. */
 	publish(QWEN3DM_STARTING);
-	elog(DEBUG1, "qwen3dm: started engine with PID %d", (int) worker.engine.pid);
+	elog(DEBUG1, "%s: started engine with PID %d", worker.service->worker, (int) worker.engine.pid);
 }
 
 /* Ends the engine; when it is gone a new one is started. */
@@ -361,7 +366,8 @@ engine_died(pid_t pid, int wait_status)
 		pause_failed(NULL, NULL);
 		return;
 	}
-	ereport(LOG, (errmsg("qwen3dm: engine (PID %d) is gone: %s", (int) pid, how)));
+	ereport(LOG,
+	        (errmsg("%s: engine (PID %d) is gone: %s", worker.service->worker, (int) pid, how)));
 
 	worker.stillborn = worker.ready_at == 0 ? worker.stillborn + 1 : 0;
 	if (worker.ready_at != 0 && TimestampDifferenceExceeds(worker.ready_at, now, GOOD_RUN_MS))
@@ -389,23 +395,22 @@ log_status_change(Qwen3dmState before, Qwen3dmState now)
 	if (now == before)
 		return;
 	if (now == QWEN3DM_READY)
-		ereport(LOG, (errmsg("qwen3dm: model \"%s\" is ready", s->name),
+		ereport(LOG, (errmsg("%s: model \"%s\" is ready", worker.service->worker, s->name),
 		              errdetail("%s, %s, loaded in %.0f ms; device %s (%s), %d threads.",
 		                        s->architecture, s->weight_type, s->load_ms, s->device, s->isa,
 		                        s->threads)));
 	else if (now == QWEN3DM_FAILED)
-		ereport(LOG,
-		        (errmsg("qwen3dm: %s", s->message), s->detail[0] ? errdetail("%s", s->detail) : 0,
-		         s->hint[0] ? errhint("%s", s->hint) : 0));
+		ereport(LOG, (errmsg("%s: %s", worker.service->worker, s->message),
+		              s->detail[0] ? errdetail("%s", s->detail) : 0,
+		              s->hint[0] ? errhint("%s", s->hint) : 0));
 }
 
 /* Remembers what the engine computed from the file, so that the next one need not. */
 static void
 remember_loaded_file(void)
 {
-	qwen3dm_shared->loaded = worker.file;
-	strlcpy(qwen3dm_shared->loaded.digest, worker.status.digest,
-	        sizeof(qwen3dm_shared->loaded.digest));
+	worker.board->loaded = worker.file;
+	strlcpy(worker.board->loaded.digest, worker.status.digest, sizeof(worker.board->loaded.digest));
 }
 
 static void
@@ -437,6 +442,7 @@ copy_engine_status(const q3p_status *m)
 	s->kv_blocks_free = m->kv_blocks_free;
 	s->prefix_blocks = m->prefix_blocks;
 	s->pinned_blocks = m->pinned_blocks;
+	s->n_embd = m->n_embd;
 	s->parameters = (int64) m->n_params;
 	s->weight_bytes = (int64) m->weight_bytes;
 	s->image_bytes = (int64) m->image_bytes;
@@ -529,7 +535,7 @@ listen_to_engine(void)
 				    worker.status.message,
 				    "the engine and the server's qwen3dm library do not understand each other");
 				SET_TEXT(worker.status.hint, "If the extension was upgraded, restart the server.");
-				ereport(LOG, (errmsg("qwen3dm: %s", worker.status.message),
+				ereport(LOG, (errmsg("%s: %s", worker.service->worker, worker.status.message),
 				              errhint("%s", worker.status.hint)));
 				worker.phase = PHASE_ENDING;
 				worker.replace = false;
@@ -611,7 +617,7 @@ leave(int code, Datum arg)
 	int wait_status;
 
 	if (worker.listener != PGINVALID_SOCKET)
-		unlink(QWEN3DM_SOCKET);
+		unlink(worker.service->socket);
 	if (worker.engine.pid != 0)
 	{
 		qwen3dm_engine_stop(&worker.engine);
@@ -631,13 +637,14 @@ leave(int code, Datum arg)
 	worker.status.engine_pid = 0;
 	worker.status.state = QWEN3DM_STOPPED;
 	qwen3dm_status_publish(&worker.status);
+	qwen3dm_accounts_save(true);
 }
 
 static void
 wait_for_something(void)
 {
-	int events = WL_LATCH_SET | WL_EXIT_ON_PM_DEATH;
-	long timeout = -1;
+	int events = WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH;
+	long timeout = qwen3dm_accounts_save_due();
 	pgsocket sock = PGINVALID_SOCKET;
 
 	switch (worker.phase)
@@ -649,16 +656,15 @@ wait_for_something(void)
 			sock = worker.engine.control;
 			break;
 		case PHASE_ENDING:
-			timeout = 5;
+			timeout = Min(timeout, 5);
 			break;
 		case PHASE_PAUSE:
-			timeout = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), worker.wake_at);
+			timeout = Min(timeout,
+			              TimestampDifferenceMilliseconds(GetCurrentTimestamp(), worker.wake_at));
 			if (worker.status.state == QWEN3DM_FAILED)
 				timeout = Min(timeout, WATCH_FILE_MS);
 			break;
 	}
-	if (timeout >= 0)
-		events |= WL_TIMEOUT;
 	(void) WaitLatchOrSocket(MyLatch, events, sock, timeout,
 	                         qwen3dm_wait_event(QWEN3DM_WAIT_WORKER));
 	ResetLatch(MyLatch);
@@ -685,15 +691,22 @@ run(void)
 		else if (worker.phase == PHASE_PAUSE)
 			end_pause();
 
+		qwen3dm_accounts_save(false);
+
 		MemoryContextReset(CurrentMemoryContext);
 		wait_for_something();
 	}
 }
 
+/* arg: the service. */
 void
 qwen3dm_worker_main(Datum arg)
 {
+	Qwen3dmService service = (Qwen3dmService) DatumGetInt32(arg);
+
 	memset(&worker, 0, sizeof(worker));
+	worker.service = &qwen3dm_services[service];
+	worker.board = &qwen3dm_shared->boards[service];
 	worker.listener = PGINVALID_SOCKET;
 	worker.engine.control = PGINVALID_SOCKET;
 	worker.engine.image = -1;
@@ -703,7 +716,7 @@ qwen3dm_worker_main(Datum arg)
 	pqsignal(SIGINT, SIG_IGN); /* there is no query to cancel */
 	BackgroundWorkerUnblockSignals();
 	BackgroundWorkerInitializeConnection(NULL, NULL, 0);
-	pgstat_report_appname("qwen3dm");
+	pgstat_report_appname(worker.service->worker);
 
 	MemoryContextSwitchTo(TopMemoryContext);
 	initStringInfo(&worker.engine.input);
@@ -711,27 +724,32 @@ qwen3dm_worker_main(Datum arg)
 	    AllocSetContextCreate(TopMemoryContext, "qwen3dm worker", ALLOCSET_DEFAULT_SIZES));
 
 	/* What the counters of a worker before this one said goes on. */
-	qwen3dm_status_read(&worker.status);
+	qwen3dm_status_read(service, &worker.status);
 	worker.was_started = worker.status.state == QWEN3DM_STOPPED;
 	worker.status.worker_pid = MyProcPid;
 	before_shmem_exit(leave, (Datum) 0);
 
+	qwen3dm_accounts_load();
 	start_engine();
 	run();
 }
 
 void
-qwen3dm_register_worker(void)
+qwen3dm_register_workers(void)
 {
-	BackgroundWorker bgw;
+	for (int service = 0; service < QWEN3DM_N_SERVICES; service++)
+	{
+		BackgroundWorker bgw;
 
-	memset(&bgw, 0, sizeof(bgw));
-	strlcpy(bgw.bgw_name, "qwen3dm", BGW_MAXLEN);
-	strlcpy(bgw.bgw_type, "qwen3dm", BGW_MAXLEN);
-	bgw.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
-	bgw.bgw_start_time = BgWorkerStart_ConsistentState;
-	bgw.bgw_restart_time = 5;
-	strlcpy(bgw.bgw_library_name, "qwen3dm", BGW_MAXLEN);
-	strlcpy(bgw.bgw_function_name, "qwen3dm_worker_main", BGW_MAXLEN);
-	RegisterBackgroundWorker(&bgw);
+		memset(&bgw, 0, sizeof(bgw));
+		strlcpy(bgw.bgw_name, qwen3dm_services[service].worker, BGW_MAXLEN);
+		strlcpy(bgw.bgw_type, qwen3dm_services[service].worker, BGW_MAXLEN);
+		bgw.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
+		bgw.bgw_start_time = BgWorkerStart_ConsistentState;
+		bgw.bgw_restart_time = 5;
+		bgw.bgw_main_arg = Int32GetDatum(service);
+		strlcpy(bgw.bgw_library_name, "qwen3dm", BGW_MAXLEN);
+		strlcpy(bgw.bgw_function_name, "qwen3dm_worker_main", BGW_MAXLEN);
+		RegisterBackgroundWorker(&bgw);
+	}
 }

@@ -19,6 +19,7 @@ typedef enum q3_code
 	Q3_ERR_TOO_LONG,    /* the input exceeds the context length */
 	Q3_ERR_MEMORY,      /* out of memory */
 	Q3_ERR_CANCELLED,   /* the caller asked to stop */
+	Q3_ERR_LIMIT,       /* more than the configuration allows, at present */
 	Q3_ERR_INTERNAL     /* a bug */
 } q3_code;
 

@@ -469,7 +469,20 @@ run_rest_of_layer(pass *p)
 	return run_tokens(p, after_ffn_chunk);
 }
 
-/* Behind the last layer's K and V only tokens with wanted logits matter: the batch shrinks to them.
+static bool
+wants_all_tokens(const q3_batch_item *item)
+{
+	return item->want == Q3_WANT_ALL || item->want == Q3_WANT_HIDDEN_SUM;
+}
+
+static bool
+wants_hidden(const q3_batch_item *item)
+{
+	return item->want == Q3_WANT_HIDDEN_LAST || item->want == Q3_WANT_HIDDEN_SUM;
+}
+
+/* Behind the last layer's K and V only tokens of which something is wanted matter: the batch
+ * shrinks to them.
  */
 static void
 keep_wanted(pass *p, const q3_batch_item *items, int32_t n_items)
@@ -481,7 +494,7 @@ keep_wanted(pass *p, const q3_batch_item *items, int32_t n_items)
 	{
 		t += items[i].n_tokens;
 		if (items[i].want != Q3_WANT_NOTHING)
-			add_spans(p, items[i].want == Q3_WANT_ALL ? t - items[i].n_tokens : t - 1, t);
+			add_spans(p, wants_all_tokens(&items[i]) ? t - items[i].n_tokens : t - 1, t);
 	}
 }
 
@@ -677,7 +690,9 @@ rows_from(const pass *p, int32_t first)
 	return rows;
 }
 
-/* Logits: of whole rows in one product, then of the rows that want some tokens only. */
+/* Logits: of whole rows in one product, then of the rows that want some tokens only; rows that
+ * want their hidden states have them already.
+ */
 static bool
 run_output(pass *p)
 {
@@ -723,6 +738,26 @@ run_layers(pass *p, const q3_batch_item *items, int32_t n_items)
 	return p->n_wanted == 0 || (run_rest_of_layer(p) && run_output(p));
 }
 
+/* Adds the hidden states that the items want; behind everything that can be cancelled. */
+static void
+add_hidden(const pass *p, const q3_batch_item *items, int32_t n_items)
+{
+	const q3_runtime *rt = p->rt;
+	int32_t n_embd = rt->model->info.n_embd, row = 0;
+
+	for (int32_t i = 0; i < n_items; i++)
+	{
+		int32_t n = wants_all_tokens(&items[i]) ? items[i].n_tokens : 1;
+
+		if (items[i].want == Q3_WANT_NOTHING)
+			continue;
+		for (int32_t t = row; wants_hidden(&items[i]) && t < row + n; t++)
+			for (int32_t c = 0; c < n_embd; c++)
+				items[i].hidden[c] += rt->h.rows.row[t][c];
+		row += n;
+	}
+}
+
 /* ---- The batch ---- */
 
 static q3_code
@@ -748,8 +783,10 @@ check_item(q3_runtime *rt, const q3_batch_item *item, q3_error *err)
 	    (item->n_wanted < 1 || item->n_wanted > rt->model->info.n_vocab))
 		return q3_fail(err, Q3_ERR_INVALID, "batch item wants the logits of %d tokens",
 		               item->n_wanted);
-	if (item->n_tokens < 1 || (item->want != Q3_WANT_NOTHING && item->logits == NULL))
-		return q3_fail(err, Q3_ERR_INVALID, "batch item has no tokens or no place for logits");
+	if (item->n_tokens < 1 ||
+	    (wants_hidden(item) ? item->hidden == NULL
+	                        : item->want != Q3_WANT_NOTHING && item->logits == NULL))
+		return q3_fail(err, Q3_ERR_INVALID, "batch item has no tokens or no place for results");
 	if (item->n_tokens > rt->context_length - seq->length)
 		return q3_fail(err, Q3_ERR_TOO_LONG, "%lld tokens exceed the context length of %d",
 		               (long long) seq->length + item->n_tokens, rt->context_length);
@@ -774,17 +811,18 @@ add_item(pass *p, const q3_batch_item *item)
 		rt->tokens[p->n_tokens++] =
 		    (q3_batch_token){item->seq, item->tokens[i], item->seq->length + i, item->mode};
 	add_spans(p, first, p->n_tokens);
-	for (int32_t i = item->want == Q3_WANT_ALL ? 0 : n - 1; i < n; i++)
-		if (item->want != Q3_WANT_NOTHING)
-		{
-			rt->wanted[p->n_wanted] = first + i;
-			rt->lists[p->n_wanted] = item->want == Q3_WANT_TOKENS
-			                             ? (q3_wanted){item->wanted, item->n_wanted}
-			                             : (q3_wanted){NULL, 0};
-			rt->logits[p->n_wanted++] =
-			    item->logits +
-			    (item->want == Q3_WANT_ALL ? (size_t) i : 0) * (size_t) rt->model->info.n_vocab;
-		}
+	if (item->want == Q3_WANT_NOTHING)
+		return;
+	for (int32_t i = wants_all_tokens(item) ? 0 : n - 1; i < n; i++, p->n_wanted++)
+	{
+		rt->wanted[p->n_wanted] = first + i;
+		rt->lists[p->n_wanted] = (q3_wanted){NULL, wants_hidden(item) ? -1 : 0};
+		if (item->want == Q3_WANT_TOKENS)
+			rt->lists[p->n_wanted] = (q3_wanted){item->wanted, item->n_wanted};
+		rt->logits[p->n_wanted] = item->logits;
+		if (item->want == Q3_WANT_ALL)
+			rt->logits[p->n_wanted] += (size_t) i * (size_t) rt->model->info.n_vocab;
+	}
 }
 
 q3_code
@@ -811,6 +849,7 @@ q3_forward(q3_runtime *rt, const q3_batch_item *items, int32_t n_items, const at
 	set_runs(&p);
 	if (!run_layers(&p, items, n_items))
 		return q3_fail(err, Q3_ERR_CANCELLED, "forward pass was cancelled");
+	add_hidden(&p, items, n_items);
 	for (int32_t i = 0; i < n_items; i++)
 		items[i].seq->length += items[i].n_tokens;
 	return Q3_OK;

@@ -210,7 +210,9 @@ typedef enum q3_want
 	Q3_WANT_NOTHING = 0, /* only fill the KV cache */
 	Q3_WANT_LAST,        /* logits of the last token: float[n_vocab] */
 	Q3_WANT_ALL,         /* logits of every token: float[n_tokens][n_vocab] */
-	Q3_WANT_TOKENS       /* of the last token, those of wanted[n_wanted]: float[n_wanted] */
+	Q3_WANT_TOKENS,      /* of the last token, those of wanted[n_wanted]: float[n_wanted] */
+	Q3_WANT_HIDDEN_LAST, /* no logits: what the head would read of the last token, to hidden */
+	Q3_WANT_HIDDEN_SUM   /* the same of every token */
 } q3_want;
 
 /* One sequence's part of a forward pass: n_tokens new tokens behind what its KV cache holds. */
@@ -224,6 +226,7 @@ typedef struct q3_batch_item
 	float *logits;         /* caller's memory as want says */
 	const int32_t *wanted; /* WANT_TOKENS: ids, in any order */
 	int32_t n_wanted;
+	double *hidden; /* WANT_HIDDEN_*: [n_embd]; hidden states are added to it, in order of tokens */
 } q3_batch_item;
 
 /*
@@ -232,8 +235,9 @@ typedef struct q3_batch_item
  * NULL) is looked at between layers and matrix products: when it becomes true the call returns
  * Q3_ERR_CANCELLED within some tens of milliseconds and the sequences have their old lengths.
  * Formulas: RMSNorm(x) = x / sqrt(mean(x^2) + eps) * w; attention softmax(q k^T / sqrt(head_dim))
- * v, causal; FFN down(silu(gate x) * up x). Logits of an item do not depend on the other items, nor
- * on which of them are wanted.
+ * v, causal; FFN down(silu(gate x) * up x); hidden state RMSNorm of the last layer's output; logits
+ * output matrix times hidden state. What an item gets does not depend on the other items, nor on
+ * what they want.
  */
 extern q3_code q3_forward(q3_runtime *rt, const q3_batch_item *items, int32_t n_items,
                           const atomic_bool *stop, q3_error *err);

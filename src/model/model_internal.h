@@ -92,7 +92,7 @@ typedef struct q3_run
 	q3_mode mode;
 } q3_run;
 
-/* The tokens whose logits a row of the batch wants; n 0: all. */
+/* The tokens whose logits a row of the batch wants; n 0: all, -1: none. */
 typedef struct q3_wanted
 {
 	const int32_t *tokens;
@@ -147,7 +147,7 @@ struct q3_runtime
 	q3_span *spans;
 	q3_attention_part *parts; /* of the spans */
 	q3_run *runs;
-	int32_t *wanted;  /* batch index of each token whose logits are wanted */
+	int32_t *wanted;  /* batch index of each token of which logits or hidden state are wanted */
 	float **logits;   /* where they go */
 	q3_wanted *lists; /* which of them */
 	int32_t *panels;  /* [n_vocab]: room for the panels of the output matrix that a list needs */

@@ -165,6 +165,7 @@ find_special(q3_tokenizer *tok, const q3_gguf *g, q3_error *err)
 {
 	q3_special *s = &tok->special;
 	q3_code code = special_id(tok, g, "tokenizer.ggml.bos_token_id", &s->bos, err);
+	bool add_eos;
 
 	if (code == Q3_OK)
 		code = special_id(tok, g, "tokenizer.ggml.eos_token_id", &s->eos, err);
@@ -177,6 +178,9 @@ find_special(q3_tokenizer *tok, const q3_gguf *g, q3_error *err)
 	s->think_end = named_id(tok, Q3_NAME_THINK_END);
 	if (!q3_gguf_get_bool(g, "tokenizer.ggml.add_bos_token", &s->add_bos))
 		s->add_bos = false;
+	if (!q3_gguf_get_bool(g, "tokenizer.ggml.add_eos_token", &add_eos))
+		add_eos = false;
+	s->text_end = (add_eos && s->eos >= 0) || s->endoftext < 0 ? s->eos : s->endoftext;
 	return code;
 }
 

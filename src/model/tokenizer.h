@@ -47,6 +47,11 @@ typedef struct q3_special
 	int32_t im_start, im_end, endoftext; /* <|im_start|> <|im_end|> <|endoftext|> */
 	int32_t think_start, think_end;      /* <think> </think> */
 	bool add_bos;                        /* the file asks for BOS before every text */
+	/*
+	 * Ends a text whose vector is wanted: eos where the file asks for it after every text, else
+	 * <|endoftext|> (a chat model's eos ends a turn), else eos.
+	 */
+	int32_t text_end;
 } q3_special;
 
 extern q3_tokenizer *q3_tokenizer_create(const q3_gguf *g, q3_error *err);

@@ -1,4 +1,5 @@
 """A running PostgreSQL server and its engine, spoken to with the server's own psql and pgbench (for rows.py)."""
+import contextlib
 import glob
 import os
 import re
@@ -59,7 +60,10 @@ class Cluster:
     # -- the engine ------------------------------------------------------------------------
 
     def status(self, *columns):
-        return self.sql(f"SELECT {', '.join(columns)} FROM qwen_model_status").split("|")
+        return self.status_of("main", *columns)
+
+    def status_of(self, service, *columns):
+        return self.sql(f"SELECT {', '.join(columns)} FROM qwen_model_status WHERE service = '{service}'").split("|")
 
     def load(self, model, threads):
         """Gives the engine this model and so many threads, and waits until it is ready; False: it has them."""
@@ -77,6 +81,25 @@ class Cluster:
                 return True
             time.sleep(0.1)
         raise RuntimeError("the model was not loaded within two minutes")
+
+    @contextlib.contextmanager
+    def embedding_model(self, model):
+        """An engine for embeddings with this model, for as long as the block takes."""
+        setting = "ALTER SYSTEM SET qwen3dm.embedding_model = "
+        self.sql(setting + quote(model), "SELECT pg_reload_conf()")
+        try:
+            for _ in range(1200):
+                state = self.status_of("embedding", "state")[0]
+                if state == "ready":
+                    break
+                if state == "failed":
+                    raise RuntimeError("the embedding model cannot be loaded")
+                time.sleep(0.1)
+            else:
+                raise RuntimeError("the embedding model was not loaded within two minutes")
+            yield
+        finally:
+            self.sql(setting + "''", "SELECT pg_reload_conf()")
 
     def counters(self):
         return dict(zip(COUNTERS, map(int, self.status(*COUNTERS))))

@@ -100,6 +100,10 @@ def classify(body):
     return f"qwen_classify({body}, ARRAY[{labels}], mode => 'efficient', system => {quote(INSTRUCTION)})"
 
 
+def embed(body):
+    return f"qwen_embed({body}, mode => 'efficient')"
+
+
 def infer(body, tokens):
     return f"qwen_infer({body}, mode => 'efficient', max_tokens => {tokens})"
 
@@ -178,6 +182,18 @@ class Rows(bench.Bench):
     def infer_off(self, model):
         return self.statement(model, self.messages(INFER_OFF), infer("body", WRITTEN),
                               "SET qwen3dm.enable_batching = off")
+
+    def embed(self, model, *settings):
+        return self.statement(model, self.messages(ROWS), embed("body"), *settings)
+
+    def embed_last(self, model):
+        """By an engine for embeddings with the same model, whose counters are not these."""
+        self.use(model)
+        texts = self.messages(ROWS)
+        self.cluster.fill(texts)
+        with self.cluster.embedding_model(self.models[model]):
+            self.cluster.sql(f"SELECT {embed(quote('warm'))}")
+            return {"rows/s": ROWS / self.cluster.timed(f"SELECT id, {embed('body')} FROM r", len(texts))}
 
     def together(self, model):
         return self.statement(model, self.messages(TOGETHER), infer("body", LONG))
@@ -302,6 +318,9 @@ class Rows(bench.Bench):
         yield f"{model} select off", lambda: self.select_off(model)
         yield f"{model} twins near", lambda: self.twins(model, False)
         yield f"{model} twins apart", lambda: self.twins(model, True)
+        yield f"{model} embed", lambda: self.embed(model)
+        yield f"{model} embed off", lambda: self.embed(model, "SET qwen3dm.enable_batching = off")
+        yield f"{model} embed last", lambda: self.embed_last(model)
         yield f"{model} infer", lambda: self.infer(model)
         yield f"{model} infer off", lambda: self.infer_off(model)
         if model == "random":
@@ -362,6 +381,9 @@ def goals(rows, model):
         versus(f"{n} connections, rows/s, vs one SELECT", rate(f"connections {n}"), select, 0.9)
         value("  their 95th percentile, ms", f"{model} connections {n}", "p95 ms")
     versus("classify, rows/s, batching on vs off", select, rate("select off"), 1.25)
+    value("qwen_embed (mean), rows/s", f"{model} embed", "rows/s")
+    versus("  batching on vs off", rate("embed"), rate("embed off"), 1.25)
+    value("qwen_embed (last token, an engine of its own), rows/s", f"{model} embed last", "rows/s")
     versus(f"{WRITTEN} tokens a row, rows/s, batching on vs off", rate("infer"), rate("infer off"), 4.0)
     versus("every row twice, next to each other, vs once", rate("twins near"), select, 1.9)
     versus("every row twice, anywhere, vs once", rate("twins apart"), select, 1.9)

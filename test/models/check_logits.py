@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Compares the engine's logits with reference.py on models built from a seed.
+"""Compares the engine's logits and vectors with reference.py on models built from a seed.
 
     check_logits.py ENGINE WORKDIR [--only TEXT] [--keep]
 
@@ -7,9 +7,14 @@ For every architecture and tensor type, and for some unusual shapes, builds a sm
 `ENGINE logits` on a prompt, and prints the relative error ||logits - reference|| / ||reference|| of the worst position:
 in mode precise with F32 keys and values (limit 1e-4) and with F16 ones (1e-3), on packed weights (1e-4; 1e-3 where
 packing rounds: weights of 16 and 32 bits), and in mode efficient with 8 and with 4 bits. The limits for efficient only
-tell rounding from mistakes: random weights suffer more from it than trained ones. Exit status 1 if anything is above.
+tell rounding from mistakes: random weights suffer more from it than trained ones.
+
+Then runs `ENGINE embed` on a text of the same length, and prints the cosine between its vectors and the reference's:
+the end token's and the mean of all, in mode precise with packed weights (at least 0.9999) and in mode efficient. Long
+texts are computed in pieces. Exit status 1 if anything is beyond its limit.
 """
 import argparse
+import json
 import os
 import subprocess
 import sys
@@ -27,6 +32,12 @@ WAYS = {  # name of the column, options of the engine
     "packed": "--mode precise --kv f32 --packed",
     "8 bits": "--mode efficient --kv f32",
     "4 bits": "--mode efficient --kv f32 --efficient-bits 4",
+}
+VECTORS = {  # name of the column, options of the engine, least cosine
+    "last": ("--mode precise --packed", 0.9999),
+    "mean": ("--mode precise --packed --mean", 0.9999),
+    "last 8": ("--mode efficient", 0.999),
+    "mean 8": ("--mode efficient --mean", 0.999),
 }
 ARCHITECTURES = ("qwen3", "qwen2", "llama")
 TYPES = ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q4_K", "Q5_K", "Q6_K")
@@ -75,6 +86,39 @@ def engine_logits(engine, model, tokens, options, out):
     return np.fromfile(out, "<f4").astype(np.float64).reshape(len(tokens), -1)
 
 
+def engine_vector(engine, model, text, options, out):
+    """The vector of a text as the engine computes it, in steps of at most 64 tokens."""
+    command = [engine, "embed", "-m", model, "--raw", out, "--context-length", "512", "--max-batch-tokens", "64",
+               *options.split()]
+    if os.path.exists(out):
+        os.remove(out)
+    done = subprocess.run(command, input=text, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, timeout=60)
+    if done.returncode != 0:
+        raise RuntimeError(f"exit status {done.returncode}: {done.stderr.strip()[:300]}")
+    return np.fromfile(out, "<f4").astype(np.float64)
+
+
+def tokens_of_text(engine, model, meta, text):
+    """As the engine's tokenizer has them, and the end token: <|endoftext|>, because the file asks for no other."""
+    done = subprocess.run([engine, "tokenize", "-m", model], input=text, capture_output=True, text=True, timeout=60, check=True)
+    return json.loads(done.stdout) + [meta["tokenizer.ggml.tokens"].index("<|endoftext|>")]
+
+
+def cosine(a, b):
+    return float(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
+
+
+def check_vectors(engine, model, meta, tensors, length, out):
+    """For each column of VECTORS its cosine, whether that is enough, and a note; the vector must have length 1."""
+    text = "".join(np.random.default_rng(length).choice(list("abcdeinorst  "), 2 * length))
+    states = reference.hidden_states(meta, tensors, tokens_of_text(engine, model, meta, text))
+    for way, (options, least) in VECTORS.items():
+        vector = engine_vector(engine, model, text, options, out)
+        got = cosine(vector, states.mean(axis=0) if "mean" in options else states[-1])
+        length_is_1 = abs(np.linalg.norm(vector) - 1) < 1e-6
+        yield got, got >= least and length_is_1, "" if length_is_1 else f"    {way}: length {np.linalg.norm(vector)}"
+
+
 def has_wide_matrices(model):
     """Whether any matrix has weights of 16 or 32 bits."""
     return any(len(t.shape) == 2 and t.tensor_type.name in ("F32", "F16", "BF16") for t in gguf.GGUFReader(model).tensors)
@@ -94,23 +138,31 @@ def check(engine, workdir, label, args, length, keep):
     meta, tensors = reference.load(model)
     tokens = np.random.default_rng(length).integers(0, len(tensors["token_embd.weight"]), length).tolist()
     expected = reference.forward(meta, tensors, tokens)
-    columns, failed, notes = [], 0, []
+    columns, passed, failed, notes = [], 0, 0, []
     allowed = limits(has_wide_matrices(model))
     for way, options in WAYS.items():
         try:
             error = worst_error(engine_logits(engine, model, tokens, options, out), expected)
             columns.append(f"{error:.2e}")
-            failed += error > allowed[way]
+            passed, failed = passed + (error <= allowed[way]), failed + (error > allowed[way])
         except (OSError, RuntimeError, ValueError, subprocess.TimeoutExpired) as problem:
             columns.append("-")
             failed += 1
             notes.append(f"    {way}: {problem}")
+    try:
+        for got, good, note in check_vectors(engine, model, meta, tensors, length, out):
+            columns.append(f"{got:.6f}")
+            passed, failed, notes = passed + good, failed + (not good), notes + [note] * bool(note)
+    except (OSError, RuntimeError, ValueError, subprocess.SubprocessError) as problem:
+        columns.append("-")
+        failed += 1
+        notes.append(f"    vectors: {problem}")
     head = "output" if "output.weight" in tensors else "tied"
     print(f"{label:34} {head:7} {' '.join(f'{c:>9}' for c in columns)}  {'FAILED' if failed else 'ok'}", flush=True)
     print(*notes, sep="\n", end="\n" if notes else "")
     if not keep:
         os.remove(model)
-    return len(WAYS) - failed, failed
+    return passed, failed
 
 
 def main():
@@ -121,7 +173,7 @@ def main():
     parser.add_argument("--keep", action="store_true", help="leave the models in the folder")
     a = parser.parse_args()
     os.makedirs(a.workdir, exist_ok=True)
-    print(f"{'model':34} {'head':7} {' '.join(f'{way:>9}' for way in WAYS)}")
+    print(f"{'model':34} {'head':7} {' '.join(f'{way:>9}' for way in [*WAYS, *VECTORS])}")
     passed = failed = 0
     for label, args, length in cases():
         if a.only in label:

@@ -108,11 +108,12 @@ model()
 }
 
 # The models of the server tests: one that answers at once, one that takes about a minute for
-# everything it may say, so that something can happen meanwhile, and one that thinks "ab" and then
-# says "cd", whatever it is asked.
+# everything it may say, so that something can happen meanwhile, one that thinks "ab" and then
+# says "cd", whatever it is asked, and one for vectors of 64 coordinates.
 models()
 {
 	model tiny --seed 7
+	model embedding --L 2 --H 64 --F 128 --nh 2 --nkv 1 --seed 11
 	model thinking --L 1 --chain 'Ċ <think> a b </think> c d <|im_end|>'
 	model slow --L 16 --H 512 --F 1536 --nh 8 --nkv 4 --seed 7
 }
@@ -160,6 +161,7 @@ server_tests()
 		PG_TEST_TIMEOUT_DEFAULT="${PG_TEST_TIMEOUT_DEFAULT:-60}" \
 		Q3_TINY_MODEL="$Q3_AREA/models/tiny.gguf" Q3_SLOW_MODEL="$Q3_AREA/models/slow.gguf" \
 		Q3_THINKING_MODEL="$Q3_AREA/models/thinking.gguf" \
+		Q3_EMBEDDING_MODEL="$Q3_AREA/models/embedding.gguf" \
 		prove "$@"
 }
 

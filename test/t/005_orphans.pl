@@ -12,7 +12,7 @@ my $node = qwen_node('orphans', model => slow_model());
 sub worker_pid
 {
 	return $node->safe_psql('postgres',
-		q{SELECT pid FROM pg_stat_activity WHERE backend_type ~ 'qwen3dm'});
+		q{SELECT pid FROM pg_stat_activity WHERE backend_type = 'qwen3dm'});
 }
 
 # kill -9 of the postmaster while an answer is written.

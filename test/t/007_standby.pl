@@ -24,6 +24,9 @@ wait_for_state($standby, 'ready');
 is($standby->safe_psql('postgres', 'SELECT pg_is_in_recovery()'), 't', 'it is a standby');
 is($standby->safe_psql('postgres', $ask), $answer, 'the standby gives the same answer');
 isnt(engine_pid($standby), engine_pid($primary), 'by an engine of its own');
+$standby->safe_psql('postgres', 'SELECT qwen_stat_reset()');
+$standby->safe_psql('postgres', $ask);
+is($standby->safe_psql('postgres', 'SELECT requests FROM qwen_stat_roles'), '1', 'with counters of its own');
 
 my $engine = engine_pid($standby);
 $primary->stop;

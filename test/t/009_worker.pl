@@ -6,7 +6,7 @@ use Qwen3dm;
 use Test::More;
 
 my $node = qwen_node('worker');
-my $me = q{pg_stat_activity WHERE backend_type ~ 'qwen3dm'};
+my $me = q{pg_stat_activity WHERE backend_type = 'qwen3dm'};
 my $postmaster_start = $node->safe_psql('postgres', 'SELECT pg_postmaster_start_time()');
 
 is($node->safe_psql('postgres', "SELECT count(*), count(datname) FROM $me"),

@@ -16,7 +16,46 @@ sub as_user
 	return $rc == 0 ? $out : $err;
 }
 
-is(as_user('alice', q{SELECT qwen_infer('a', max_tokens => 2) IS NOT NULL}), 't', 'anybody may ask');
+# Nobody may ask who has not been granted it.
+my $ask = q{SELECT qwen_infer('a', max_tokens => 2) IS NOT NULL};
+like(as_user('alice', $ask), qr/permission denied for function qwen_infer/, "without a grant: PostgreSQL's own error");
+like(as_user('monitor', $ask), qr/permission denied for function qwen_infer/, 'nor may those who watch');
+like(as_user('alice', q{SELECT qwen_grant('alice')}), qr/permission denied/, 'one cannot grant it to oneself');
+$node->safe_psql('postgres', q{SELECT qwen_grant('alice')});
+is(as_user('alice', $ask), 't', 'with a grant one may ask');
+like(as_user('alice', q{SELECT qwen_grant('bob')}), qr/permission denied/, 'but not pass it on');
+like(as_user('alice', q{SELECT qwen_unpin_prefixes()}), qr/permission denied for function/, 'nor do what concerns all');
+like(as_user('alice', q{SELECT qwen_stat_reset()}), qr/permission denied for function/, 'or forget what was used');
+$node->safe_psql('postgres', q{SELECT qwen_grant('alice', admin => true)});
+is(as_user('alice', q{SELECT qwen_unpin_prefixes() IS NOT NULL}), 't', 'unless that is granted too');
+
+# A role that has the right through another one.
+$node->safe_psql('postgres', q{CREATE ROLE analysts; GRANT analysts TO bob; SELECT qwen_grant('analysts')});
+is(as_user('bob', $ask), 't', 'a member of a role that may ask');
+
+# Grants are dumped and restored, and so is what was taken back.
+$node->safe_psql('postgres', 'REVOKE EXECUTE ON FUNCTION qwen_tokenize(text) FROM alice');
+my $rights = q{SELECT string_agg(r || ' ' || f.function, ',' ORDER BY r, f.function::text)
+	FROM qwen3dm_functions() AS f, unnest(ARRAY['alice', 'bob', 'analysts', 'monitor']) AS r
+	WHERE has_function_privilege(r, f.function, 'EXECUTE')};
+my $dump = PostgreSQL::Test::Utils::tempdir() . '/dump.sql';
+$node->command_ok([ 'pg_dump', '-f', $dump, '-d', $node->connstr('postgres') ], 'a dump');
+$node->safe_psql('postgres', 'CREATE DATABASE restored');
+$node->command_ok([ 'psql', '-Xq', '-v', 'ON_ERROR_STOP=1', '-f', $dump, '-d', $node->connstr('restored') ], 'is restored');
+is($node->safe_psql('restored', $rights), $node->safe_psql('postgres', $rights), 'with the same rights');
+$node->safe_psql('postgres', q{SELECT qwen_revoke('analysts')});
+like(as_user('bob', $ask), qr/permission denied for function qwen_infer/, 'what is revoked is gone');
+
+# In a schema of its own, which is opened with the functions.
+$node->safe_psql('postgres', 'CREATE DATABASE apart');
+$node->safe_psql('apart', 'CREATE SCHEMA models; CREATE EXTENSION qwen3dm SCHEMA models');
+my $apart = q{SELECT models.qwen_infer('a', max_tokens => 2) IS NOT NULL};
+my ($rc, $out, $err) = $node->psql('apart', $apart, extra_params => [ '-U', 'alice' ]);
+like($err, qr/permission denied for schema models/, 'a schema of its own is closed');
+$node->safe_psql('apart', q{SELECT models.qwen_grant('alice')});
+($rc, $out, $err) = $node->psql('apart', $apart, extra_params => [ '-U', 'alice' ]);
+is($out, 't', 'and opened by the grant');
+$node->safe_psql('postgres', 'DROP DATABASE apart');
 
 my $call = start_long_call($node, user => 'alice');
 my $rows = q{SELECT count(*) FROM qwen_stat_activity WHERE output_tokens IS NOT NULL};
@@ -60,7 +99,7 @@ SKIP:
 }
 
 # What a user writes never reaches the log.
-my ($rc, $out, $err) = $node->psql('postgres',
+($rc, $out, $err) = $node->psql('postgres',
 	q{SET log_min_error_statement = 'panic'; SELECT qwen_infer(repeat('secretword ', 100000))});
 like($err, qr/ERROR: .*(token|context)/, 'input that is too long is refused');
 unlike($err, qr/secretword/, 'without repeating it to the client');

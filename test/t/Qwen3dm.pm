@@ -1,7 +1,8 @@
 # Qwen3dm.pm: what the server tests share: clusters with the extension, long answers, stopwatches.
 #
-# The test runner passes two models: Q3_TINY_MODEL answers at once; Q3_SLOW_MODEL takes tens of
-# seconds for a long answer, so that something can happen to it meanwhile.
+# The test runner passes models: Q3_TINY_MODEL answers at once; Q3_SLOW_MODEL takes tens of
+# seconds for a long answer, so that something can happen to it meanwhile; Q3_THINKING_MODEL thinks;
+# Q3_EMBEDDING_MODEL is for vectors of 64 coordinates.
 package Qwen3dm;
 
 use strict;
@@ -15,7 +16,7 @@ use Test::More;
 use Time::HiRes qw(sleep time);
 
 our @EXPORT = qw(
-  tiny_model slow_model thinking_model qwen_node wait_for_state wait_for_server status_of engine_pid running idle
+  tiny_model slow_model thinking_model embedding_model qwen_node wait_for_state wait_for_server status_of engine_pid running idle
   start_call start_long_call finish_call wait_running took process_exists wait_gone within
 );
 
@@ -25,9 +26,10 @@ our $LONG = q{qwen_infer('Tell me everything that you know.', max_tokens => 3000
 
 sub tiny_model { return $ENV{Q3_TINY_MODEL} || die "Q3_TINY_MODEL is not set"; }
 sub thinking_model { return $ENV{Q3_THINKING_MODEL} || die "Q3_THINKING_MODEL is not set"; }
+sub embedding_model { return $ENV{Q3_EMBEDDING_MODEL} || die "Q3_EMBEDDING_MODEL is not set"; }
 sub slow_model { return $ENV{Q3_SLOW_MODEL} || die "Q3_SLOW_MODEL is not set"; }
 
-# A started cluster with the extension in database postgres and a model that is ready.
+# A started cluster with the extension in database postgres and a main model that is ready.
 # Options: model, conf (lines), preload (0: not), ready (0: do not wait), streaming (1: for standbys)
 sub qwen_node
 {
@@ -49,7 +51,7 @@ sub qwen_node
 sub wait_for_state
 {
 	my ($node, $state) = @_;
-	return $node->poll_query_until('postgres', 'SELECT state FROM qwen_model_status', $state)
+	return $node->poll_query_until('postgres', q{SELECT state FROM qwen_model_status WHERE service = 'main'}, $state)
 	  || BAIL_OUT("the model does not become $state: "
 		  . $node->safe_psql('postgres', 'SELECT * FROM qwen_model_status'));
 }
@@ -61,15 +63,16 @@ sub wait_for_server
 	return within(60, sub { system_log('pg_isready', '-q', '-d', $node->connstr) == 0 });
 }
 
+# Of the main model, as the next ones.
 sub status_of
 {
 	my ($node, $columns) = @_;
-	return $node->safe_psql('postgres', "SELECT $columns FROM qwen_model_status");
+	return $node->safe_psql('postgres', "SELECT $columns FROM qwen_model_status WHERE service = 'main'");
 }
 
 sub engine_pid { return status_of($_[0], 'engine_pid'); }
 
-# Number of requests that the engine is working on.
+# Number of requests that the engines are working on.
 sub running { return $_[0]->safe_psql('postgres', 'SELECT count(*) FROM qwen_stat_activity'); }
 
 # Nothing runs, and nothing is held: true within the second or two that the status lags behind, else
@@ -81,7 +84,7 @@ sub idle
 		3,
 		sub {
 			$node->safe_psql('postgres', q{SELECT NOT EXISTS (SELECT FROM qwen_stat_activity)
-				AND running = 0 AND queued = 0 AND kv_cache_used = 0 FROM qwen_model_status}) eq 't';
+				AND bool_and(running = 0 AND queued = 0 AND kv_cache_used = 0) FROM qwen_model_status}) eq 't';
 		});
 }
 

@@ -95,6 +95,13 @@ put_kv_u32(gguf_builder *b, const char *key, uint32_t v)
 }
 
 static inline void
+put_kv_bool(gguf_builder *b, const char *key, bool v)
+{
+	put_key(b, key, Q3_GGUF_BOOL);
+	put_u8(b, v);
+}
+
+static inline void
 put_kv_string(gguf_builder *b, const char *key, const char *v)
 {
 	put_key(b, key, Q3_GGUF_STRING);

@@ -55,6 +55,7 @@ typedef struct small_vocab
 	int32_t kinds[SMALL_MAX];
 	size_t n_tokens, n_kinds, n_merges;
 	int64_t eos;      /* -1: the file does not say */
+	bool add_eos;     /* the file asks for it after every text */
 	char text[65536]; /* what the strings above point into */
 	size_t used;
 } small_vocab;
@@ -145,6 +146,7 @@ small_begin(small_vocab *v, const char *pre)
 	v->pre = pre;
 	v->n_tokens = v->n_kinds = v->n_merges = v->used = 0;
 	v->eos = -1;
+	v->add_eos = false;
 	for (int b = 0; b < 256; b++)
 	{
 		char c[2];
@@ -160,13 +162,15 @@ small_create(const small_vocab *v, q3_error *err)
 	gguf_builder b = {0};
 	q3_tokenizer *tok;
 
-	put_header(&b, 3, 0, 3u + (v->model != NULL) + (v->pre != NULL) + (v->eos >= 0));
+	put_header(&b, 3, 0, 3u + (v->model != NULL) + (v->pre != NULL) + (v->eos >= 0) + v->add_eos);
 	if (v->model != NULL)
 		put_kv_string(&b, "tokenizer.ggml.model", v->model);
 	if (v->pre != NULL)
 		put_kv_string(&b, "tokenizer.ggml.pre", v->pre);
 	if (v->eos >= 0)
 		put_kv_u32(&b, "tokenizer.ggml.eos_token_id", (uint32_t) v->eos);
+	if (v->add_eos)
+		put_kv_bool(&b, "tokenizer.ggml.add_eos_token", true);
 	put_kv_strings(&b, "tokenizer.ggml.tokens", v->tokens, v->n_tokens);
 	put_kv_i32s(&b, "tokenizer.ggml.token_type", v->kinds, v->n_kinds);
 	put_kv_strings(&b, "tokenizer.ggml.merges", v->merges, v->n_merges);

@@ -171,15 +171,39 @@ engine_start(engine *e, const char *model, const q3_runtime_options *runtime)
 	e->control = pair[0];
 }
 
+/* The next frame of that type from the control socket; others are dropped. False at its end. */
+static inline bool
+engine_frame(engine *e, q3p_type type, frame *f)
+{
+	while (read_frame(e->control, &e->said, f))
+	{
+		if (f->header.type == (uint32_t) type)
+			return true;
+		assert_true(f->header.type == Q3P_STATUS || f->header.type == Q3P_USAGE);
+		free(f->payload);
+	}
+	return false;
+}
+
 /* The next status; false at the end of the control socket. The strings belong to *f. */
 static inline bool
 engine_status(engine *e, q3p_status *status, frame *f)
 {
-	if (!read_frame(e->control, &e->said, f))
+	if (!engine_frame(e, Q3P_STATUS, f))
 		return false;
-	assert_int_equal(f->header.type, Q3P_STATUS);
 	assert_true(q3p_status_decode(f->payload, f->header.length, status));
 	return true;
+}
+
+/* The next report of what a request used. */
+static inline q3p_usage
+engine_usage(engine *e, frame *f)
+{
+	q3p_usage usage;
+
+	assert_true(engine_frame(e, Q3P_USAGE, f));
+	assert_true(q3p_usage_decode(f->payload, f->header.length, &usage));
+	return usage;
 }
 
 static inline void

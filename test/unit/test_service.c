@@ -239,6 +239,54 @@ test_classify(void **state)
 	client_close(&c);
 }
 
+/* The text's vector, of length 1. */
+static void
+ask_vector(client *c, const char *text, bool mean, float vector[TINY_EMBD])
+{
+	q3p_request m = request(Q3P_EMBED, text, 0);
+	q3p_result r;
+	double length = 0;
+	frame f;
+
+	m.mean = mean;
+	client_request(c, 1, &m, NULL);
+	r = client_result(c, &f);
+	assert_int_equal(r.n_vector, TINY_EMBD);
+	assert_int_equal(r.prompt_tokens, strlen(text) + 1);
+	assert_int_equal(r.output_tokens, 0);
+	memcpy(vector, r.vector, sizeof(float) * TINY_EMBD);
+	for (int i = 0; i < TINY_EMBD; i++)
+		length += (double) vector[i] * vector[i];
+	assert_true(fabs(length - 1) < 1e-6);
+	free(f.payload);
+}
+
+static void
+test_embed(void **state)
+{
+	float a[TINY_EMBD], b[TINY_EMBD];
+	q3p_request m = request(Q3P_EMBED, "", 0);
+	char *text = calloc(1, 3001);
+	client c;
+
+	(void) state;
+	client_open(&c, &shared);
+	ask_vector(&c, "text", false, a);
+	ask_vector(&c, "text", false, b);
+	assert_memory_equal(a, b, sizeof(a));
+	ask_vector(&c, "text", true, b);
+	assert_memory_not_equal(a, b, sizeof(a));
+	ask_vector(&c, "", true, a);
+	ask_vector(&c, "", false, b);
+	assert_memory_equal(a, b, sizeof(a)); /* of the end token alone */
+	memset(text, 'x', 3000);
+	m.prompt = (q3p_bytes){text, 3000};
+	client_request(&c, 2, &m, NULL);
+	client_expect_error(&c, 2, "54000", "context length");
+	free(text);
+	client_close(&c);
+}
+
 /* What one role asked is cached for that role only, whoever's connection it came over. */
 static void
 test_prefixes_of_roles(void **state)
@@ -944,6 +992,7 @@ main(void)
 	    cmocka_unit_test(test_text_kinds),
 	    cmocka_unit_test(test_bad_requests),
 	    cmocka_unit_test(test_classify),
+	    cmocka_unit_test(test_embed),
 	    cmocka_unit_test(test_prefixes_of_roles),
 	    cmocka_unit_test(test_bad_labels),
 	    cmocka_unit_test(test_pins_and_counters),

@@ -231,6 +231,7 @@ test_special(void **state)
 	assert_int_equal(s->think_start, 151667);
 	assert_int_equal(s->think_end, 151668);
 	assert_false(s->add_bos);
+	assert_int_equal(s->text_end, 151643);
 	assert_true(q3_tokenizer_is_end(qwen3, 151645));
 	assert_true(q3_tokenizer_is_end(qwen3, 151643));
 	assert_false(q3_tokenizer_is_end(qwen3, 151644));
@@ -661,6 +662,35 @@ test_bad_files(void **state)
 	expect_error(Q3_ERR_FORMAT, "eos_token_id is 256");
 }
 
+static int32_t
+text_end(void)
+{
+	q3_tokenizer *tok = small_tokenizer(&small);
+	int32_t id = q3_tokenizer_special(tok)->text_end;
+
+	q3_tokenizer_free(tok);
+	return id;
+}
+
+/* The token after a text whose vector is wanted. */
+static void
+test_text_end(void **state)
+{
+	int32_t end;
+
+	(void) state;
+	small_begin(&small, "qwen2");
+	assert_int_equal(text_end(), -1);
+	small.eos = 7;
+	assert_int_equal(text_end(), 7);
+	end = small_token(&small, "<|endoftext|>", Q3_TOKEN_CONTROL);
+	assert_int_equal(text_end(), end); /* eos ends a turn */
+	small.add_eos = true;
+	assert_int_equal(text_end(), 7); /* the file says so */
+	small.eos = -1;
+	assert_int_equal(text_end(), end);
+}
+
 static void
 test_bad_merges(void **state)
 {
@@ -748,6 +778,7 @@ main(void)
 	    cmocka_unit_test(test_bytes_and_repetitions),
 	    cmocka_unit_test(test_longest_added),
 	    cmocka_unit_test(test_bad_files),
+	    cmocka_unit_test(test_text_end),
 	    cmocka_unit_test(test_bad_merges),
 	    cmocka_unit_test(test_random_vocabularies),
 	};

@@ -126,7 +126,7 @@ test_usage(void **state)
 {
 	static const tool tools[] = {q3_tool_serve,      q3_tool_inspect,  q3_tool_tokenize,
 	                             q3_tool_logits,     q3_tool_generate, q3_tool_bench,
-	                             q3_tool_detokenize, q3_tool_rows};
+	                             q3_tool_detokenize, q3_tool_rows,     q3_tool_embed};
 	outcome *o;
 
 	(void) state;
@@ -372,6 +372,55 @@ test_rows(void **state)
 	unlink(path);
 }
 
+/* The length of a line's vector; its first coordinate in *first. */
+static double
+vector_length(const char *line, double *first)
+{
+	cJSON *json = cJSON_Parse(line);
+	const cJSON *vector, *item;
+	double sum = 0;
+
+	assert_non_null(json);
+	vector = get(json, "vector");
+	assert_int_equal(cJSON_GetArraySize(vector), TINY_EMBD);
+	*first = cJSON_GetArrayItem(vector, 0)->valuedouble;
+	cJSON_ArrayForEach(item, vector) sum += item->valuedouble * item->valuedouble;
+	cJSON_Delete(json);
+	return sqrt(sum);
+}
+
+static void
+test_embed(void **state)
+{
+	outcome *o = RUN_WITH(q3_tool_embed, "one\n\nthree\none\n", "embed", "-m", model_path, "-t",
+	                      "1", "--context-length", "64", "--lines");
+	double first[4], mean;
+	char *line = o->out;
+
+	(void) state;
+	assert_int_equal(o->code, 0);
+	for (int i = 0; i < 4; i++)
+	{
+		char *end = strchr(line, '\n');
+
+		assert_non_null(end);
+		*end = '\0';
+		assert_true(fabs(vector_length(line, &first[i]) - 1) < 1e-6);
+		line = end + 1;
+	}
+	assert_string_equal(line, "");
+	assert_true(first[0] == first[3] && first[0] != first[1] && first[0] != first[2]);
+	o = RUN_WITH(q3_tool_embed, "one", "embed", "-m", model_path, "-t", "1", "--context-length",
+	             "64", "--mean");
+	assert_true(fabs(vector_length(o->out, &mean) - 1) < 1e-6);
+	assert_true(mean != first[0]);
+	expect_failure(RUN_WITH(q3_tool_embed, "one two three", "embed", "-m", model_path, "-t", "1",
+	                        "--context-length", "8"),
+	               1, "context length is 8");
+	expect_failure(RUN_WITH(q3_tool_embed, "a", "embed", "-m", model_path, "--raw", "/nowhere/x"),
+	               1, "could not write");
+}
+
 static void
 test_bench(void **state)
 {
@@ -423,6 +472,7 @@ main(void)
 	    cmocka_unit_test(test_inspect_unknown_model),
 	    cmocka_unit_test(test_logits),
 	    cmocka_unit_test(test_generate),
+	    cmocka_unit_test(test_embed),
 	    cmocka_unit_test(test_bench),
 	    cmocka_unit_test(test_rows),
 	};
