@@ -43,6 +43,21 @@ typedef struct Qwen3dmCall
 /* The function at this address, or NULL when it is not such a function. */
 extern const Qwen3dmFunction *qwen3dm_function_at(PGFunction address);
 
+/* Of a trigger that lets rows pass without an answer. */
+typedef struct Qwen3dmLeniency
+{
+	MemoryContext context; /* for the failure */
+	int64 n_failed;
+	Qwen3dmFailure failure; /* the first one */
+	bool outage;            /* nothing can be asked: so for all rows that follow */
+} Qwen3dmLeniency;
+
+/* NULL: what cannot be asked is an error. */
+extern Qwen3dmLeniency *qwen3dm_leniency;
+
+/* A row has failed. */
+extern void qwen3dm_note_failure(const Qwen3dmFailure *failure);
+
 /* Sends the request. Raises errors for options, and when nothing can be asked. */
 extern void qwen3dm_call_start(const Qwen3dmFunction *function, FunctionCallInfo fcinfo,
                                Qwen3dmCall *call);
@@ -55,21 +70,25 @@ extern void qwen3dm_call_drop(Qwen3dmCall *call);
 /* Submits one prompt; NULL with *failure when it cannot even be said. */
 extern Qwen3dmRequest *qwen3dm_submit_prompt(const Qwen3dmOptions *options, const text *prompt,
                                              Qwen3dmFailure *failure);
+/*
+ * The same for a row's text; it also asks what the answer is calibrated with. While a trigger lets
+ * rows pass without an answer, whatever keeps one from being asked is a failure of the row.
+ */
+extern Qwen3dmRequest *qwen3dm_submit_row(Qwen3dmOptions *options, const text *prompt,
+                                          Qwen3dmFailure *failure);
 /* The value of a finished request, which is released; NULL with *failure. */
 extern text *qwen3dm_take_text(Qwen3dmRequest *r, Qwen3dmFailure *failure);
 /* A copy that outlives the request it came from. */
 extern void qwen3dm_copy_failure(Qwen3dmFailure *to, const Qwen3dmFailure *from);
 
-/* What the functions make of their arguments and results; see Qwen3dmFunction. */
-extern bool qwen3dm_parse_classify(FunctionCallInfo fcinfo, Qwen3dmOptions *options);
-extern bool qwen3dm_parse_filter(FunctionCallInfo fcinfo, Qwen3dmOptions *options);
-extern Datum qwen3dm_filter_value(const Qwen3dmOptions *options, const q3p_result *result,
-                                  bool *isnull, Qwen3dmFailure *failure);
-
 /* The functions of which one call is one request. */
 extern PGDLLEXPORT Datum qwen3dm_infer(PG_FUNCTION_ARGS);
 extern PGDLLEXPORT Datum qwen3dm_logprob(PG_FUNCTION_ARGS);
 extern PGDLLEXPORT Datum qwen3dm_classify(PG_FUNCTION_ARGS);
+extern PGDLLEXPORT Datum qwen3dm_classify_jsonb(PG_FUNCTION_ARGS);
+extern PGDLLEXPORT Datum qwen3dm_classify_text(PG_FUNCTION_ARGS);
+extern PGDLLEXPORT Datum qwen3dm_classify_enum(PG_FUNCTION_ARGS);
+extern PGDLLEXPORT Datum qwen3dm_score(PG_FUNCTION_ARGS);
 extern PGDLLEXPORT Datum qwen3dm_filter(PG_FUNCTION_ARGS);
 
 /* Functions of ours that change something. */

@@ -14,8 +14,10 @@
 #include "utils/builtins.h"
 
 #include "extension/encoding.h"
+#include "extension/labels.h"
 #include "extension/module.h"
 #include "extension/options.h"
+#include "extension/tasks.h"
 
 /* Positions after `first`. */
 enum
@@ -39,11 +41,11 @@ text_argument(FunctionCallInfo fcinfo, int n)
 	return PG_ARGISNULL(n) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(n));
 }
 
-static uint32
-mode_option(const char *name)
+uint32
+qwen3dm_mode_by_name(const char *name)
 {
 	if (name == NULL || strcmp(name, "auto") == 0)
-		return qwen3dm_mode;
+		return Q3P_AUTO;
 	if (strcmp(name, "efficient") == 0)
 		return Q3P_EFFICIENT;
 	if (strcmp(name, "precise") == 0)
@@ -56,7 +58,9 @@ mode_option(const char *name)
 uint32
 qwen3dm_mode_argument(FunctionCallInfo fcinfo, int n)
 {
-	return mode_option(text_argument(fcinfo, n));
+	uint32 mode = qwen3dm_mode_by_name(text_argument(fcinfo, n));
+
+	return mode == Q3P_AUTO ? qwen3dm_mode : mode;
 }
 
 static bool
@@ -142,21 +146,67 @@ sampling_options(FunctionCallInfo fcinfo, int first, q3p_request *r)
 }
 
 void
-qwen3dm_routing_options(FunctionCallInfo fcinfo, int first, q3p_kind kind, Qwen3dmOptions *options)
+qwen3dm_default_options(Qwen3dmOptions *options, q3p_kind kind, const char *task, uint32 mode)
 {
-	char *task = text_argument(fcinfo, first + ARG_TASK);
-	char *mode = text_argument(fcinfo, first + ARG_MODE);
-
 	memset(options, 0, sizeof(*options));
 	options->request.kind = kind;
-	options->request.mode = mode_option(mode);
+	options->request.mode = mode;
 	options->request.priority = qwen3dm_priority;
 	options->request.role = GetUserId();
-	options->mode_setting = (mode == NULL || strcmp(mode, "auto") == 0) && qwen3dm_mode != Q3P_AUTO;
-	options->null_on_error = on_error_option(text_argument(fcinfo, first + ARG_ON_ERROR));
 	if (task != NULL)
-		ereport(ERROR,
-		        (errcode(ERRCODE_UNDEFINED_OBJECT), errmsg("task \"%s\" does not exist", task)));
+	{
+		options->task = qwen3dm_task(task);
+		options->request.task = options->task->utf8_name;
+	}
+	if (mode != Q3P_AUTO)
+		return;
+	if (options->task != NULL && options->task->mode != Q3P_AUTO)
+	{
+		options->request.mode = options->task->mode;
+		options->mode_reason = "mode set by the task";
+	}
+	else if (qwen3dm_mode != Q3P_AUTO)
+	{
+		options->request.mode = qwen3dm_mode;
+		options->mode_reason = "mode set by qwen3dm.mode";
+	}
+}
+
+void
+qwen3dm_routing_options(FunctionCallInfo fcinfo, int first, q3p_kind kind, Qwen3dmOptions *options)
+{
+	uint32 mode = qwen3dm_mode_by_name(text_argument(fcinfo, first + ARG_MODE));
+	bool null_on_error = on_error_option(text_argument(fcinfo, first + ARG_ON_ERROR));
+	char *task = text_argument(fcinfo, first + ARG_TASK);
+
+	qwen3dm_default_options(options, kind, task, mode);
+	options->null_on_error = null_on_error;
+}
+
+/* What the task, or the session, says of the answer that is to be generated. */
+static void
+task_options(Qwen3dmOptions *options)
+{
+	const Qwen3dmTask *task = options->task;
+	q3p_request *r = &options->request;
+
+	r->max_tokens = qwen3dm_max_tokens;
+	if (task == NULL)
+		return;
+	if (!task->max_tokens.isnull)
+		r->max_tokens = DatumGetInt32(task->max_tokens.value);
+	/* A call that asks for mode efficient asks not to think. */
+	r->thinking =
+	    !task->thinking.isnull && DatumGetBool(task->thinking.value) && r->mode != Q3P_EFFICIENT;
+	if (task->instruction != NULL)
+		r->system = utf8_option(PointerGetDatum(task->instruction));
+	if (task->examples != NULL)
+	{
+		q3p_bytes *turns;
+
+		r->n_turns = qwen3dm_turns_from_examples(task->examples, QWEN3DM_ANSWER_ANY, NULL, &turns);
+		options->lists.turns = turns;
+	}
 }
 
 void
@@ -167,8 +217,9 @@ qwen3dm_generation_options(FunctionCallInfo fcinfo, int first, q3p_kind kind,
 
 	qwen3dm_routing_options(fcinfo, first, kind, options);
 
-	r->max_tokens = PG_ARGISNULL(first + ARG_MAX_TOKENS) ? qwen3dm_max_tokens
-	                                                     : PG_GETARG_INT32(first + ARG_MAX_TOKENS);
+	task_options(options);
+	if (!PG_ARGISNULL(first + ARG_MAX_TOKENS))
+		r->max_tokens = PG_GETARG_INT32(first + ARG_MAX_TOKENS);
 	if (r->max_tokens < 1)
 		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 		                errmsg("max_tokens must be at least 1")));
@@ -180,7 +231,8 @@ qwen3dm_generation_options(FunctionCallInfo fcinfo, int first, q3p_kind kind,
 	}
 	if (!PG_ARGISNULL(first + ARG_STOP))
 		stop_option(PG_GETARG_ARRAYTYPE_P(first + ARG_STOP), options);
-	r->thinking = !PG_ARGISNULL(first + ARG_THINKING) && PG_GETARG_BOOL(first + ARG_THINKING);
+	if (!PG_ARGISNULL(first + ARG_THINKING))
+		r->thinking = PG_GETARG_BOOL(first + ARG_THINKING);
 	if (r->thinking && r->mode == Q3P_EFFICIENT)
 		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 		                errmsg("mode \"efficient\" does not think"),

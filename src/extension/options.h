@@ -8,14 +8,22 @@
 #include "extension/failure.h"
 #include "protocol/protocol.h"
 
+struct Qwen3dmTask;
+
 typedef struct Qwen3dmOptions
 {
 	q3p_request request; /* all but what is asked: prompt or tokens */
 	q3p_lists lists;
+	/* What the call's task says; NULL: none. Valid while the call is prepared, see tasks.h. */
+	const struct Qwen3dmTask *task;
 	double threshold; /* of qwen_filter */
+	Oid enum_type;    /* of which the value is; of qwen_classify */
+	bool calibrate;
+	const char *neutral; /* see calibrate.h */
+	Size neutral_len;
 	bool null_on_error;
-	bool fixed_seed;   /* else every request gets a random one */
-	bool mode_setting; /* the mode is that of qwen3dm.mode, not the call's */
+	bool fixed_seed;         /* else every request gets a random one */
+	const char *mode_reason; /* where the mode is from, when not from the call or the engine */
 } Qwen3dmOptions;
 
 /*
@@ -27,13 +35,18 @@ typedef struct Qwen3dmOptions
  */
 extern void qwen3dm_routing_options(FunctionCallInfo fcinfo, int first, q3p_kind kind,
                                     Qwen3dmOptions *options);
+/* The same without arguments: on_error raise; task may be NULL. */
+extern void qwen3dm_default_options(Qwen3dmOptions *options, q3p_kind kind, const char *task,
+                                    uint32 mode);
 extern void qwen3dm_generation_options(FunctionCallInfo fcinfo, int first, q3p_kind kind,
                                        Qwen3dmOptions *options);
 
 /* A text argument in UTF-8; raises an error when it cannot be said in UTF-8. */
 extern q3p_bytes qwen3dm_utf8_argument(FunctionCallInfo fcinfo, int n);
 
-/* A mode by its name; NULL is auto, which the session's setting may decide. */
+/* A mode by its name; NULL is auto. Raises an error for anything else. */
+extern uint32 qwen3dm_mode_by_name(const char *name);
+/* The same for an argument; instead of auto, what the session's setting says. */
 extern uint32 qwen3dm_mode_argument(FunctionCallInfo fcinfo, int n);
 
 /* The request for one prompt. */
