@@ -1,7 +1,8 @@
 # Qwen3dm.pm: what the server tests share: clusters with the extension, long answers, stopwatches.
 #
 # The test runner passes two models: Q3_TINY_MODEL answers at once; Q3_SLOW_MODEL takes tens of
-# seconds for a long answer, so that something can happen to it meanwhile.
+# seconds for a long answer, so that something can happen to it meanwhile. Q3_DEMO_MODEL is one that
+# knows a language, or empty.
 package Qwen3dm;
 
 use strict;
