@@ -124,7 +124,7 @@ SELECT pg_temp.try('BEFORE INSERT ON wrong FOR EACH ROW EXECUTE FUNCTION ' || f)
     ('qwen_score_trigger(''body'', ''label'', ''fraud'')'), ('qwen_score_trigger(''body'', ''n'', ''fraud'')'), ('qwen_score_trigger(''body'', ''risk'', ''nothing'')'),
     ('qwen_score_trigger(''risk'', ''risk'', ''fraud'')'), ('qwen_score_trigger(''body'', ''risk'', ''tickets'')'), ('qwen_score_trigger(''g'', ''risk'', ''fraud'')'),
     ('qwen_classify_trigger(''body'', ''g'', ''tickets'')'), ('qwen_classify_trigger(''body'', ''risk'', ''tickets'')'), ('qwen_classify_trigger(''body'', ''label'')'),
-    ('qwen_classify_trigger(''body'', ''label'', ''fraud'')'), ('qwen_classify_trigger(''body'')')) AS v(f);
+    ('qwen_classify_trigger(''body'', ''label'', ''fraud'')'), ('qwen_classify_trigger(''n'', ''label'', ''tickets'')'), ('qwen_classify_trigger(''body'')')) AS v(f);
 SELECT pg_temp.try(t || ' EXECUTE FUNCTION qwen_score_trigger(''body'', ''risk'', ''fraud'')') FROM (VALUES
     ('AFTER INSERT ON wrong FOR EACH ROW'), ('BEFORE INSERT ON wrong FOR EACH STATEMENT'), ('BEFORE DELETE ON wrong FOR EACH ROW'),
     ('AFTER INSERT ON wrong FOR EACH STATEMENT'), ('AFTER INSERT ON wrong REFERENCING NEW TABLE AS x FOR EACH STATEMENT')) AS v(t);

@@ -69,6 +69,23 @@ column_number(const Work *w, const char *name)
 	return number;
 }
 
+/* Text, or what is kept as text: of other types a cast and the output function may differ. */
+static void
+check_source(const Work *w)
+{
+	Form_pg_attribute column = TupleDescAttr(w->tupdesc, w->source - 1);
+	Oid type = getBaseType(column->atttypid);
+	char category;
+	bool preferred;
+
+	get_type_category_preferred(type, &category, &preferred);
+	if (category != TYPCATEGORY_STRING && type != JSONOID && type != JSONBOID && type != XMLOID)
+		ereport(ERROR, (errcode(ERRCODE_DATATYPE_MISMATCH),
+		                errmsg("%s cannot ask about column \"%s\" of type %s", w->function,
+		                       NameStr(column->attname), format_type_be(column->atttypid)),
+		                errhint("Use text, json, jsonb or xml.")));
+}
+
 static void
 check_target(Work *w)
 {
@@ -126,6 +143,7 @@ check_arguments(Work *w)
 	if (w->source == w->target)
 		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 		                errmsg("source and target of %s must be different columns", w->function)));
+	check_source(w);
 	check_target(w);
 	check_generated(w, w->source);
 	check_generated(w, w->target);
