@@ -126,49 +126,162 @@ IS 'the model''s answer to a prompt, row by row while it is generated';
 -- Labels
 -- ----------------------------------------------------------------------------------------------
 
+-- Labels are an array, {"name": "description", ...}, [{"label": ..., "description": ...}, ...], or
+-- the values of an enum type, of which any value, NULL too, is enough. An untyped literal is taken
+-- as text, which may be either of the first three: '{a,b}' or '{"a": "what a is"}'.
 CREATE FUNCTION @extschema@.qwen_classify(
     input pg_catalog.text,
-    labels pg_catalog.text[],
+    labels pg_catalog.text[] DEFAULT NULL,
     task pg_catalog.text DEFAULT NULL,
     mode pg_catalog.text DEFAULT 'auto',
     on_error pg_catalog.text DEFAULT 'raise',
-    system pg_catalog.text DEFAULT NULL)
+    system pg_catalog.text DEFAULT NULL,
+    examples pg_catalog.jsonb DEFAULT NULL,
+    calibrate pg_catalog.bool DEFAULT false)
 RETURNS pg_catalog.text
 AS 'MODULE_PATHNAME', 'qwen3dm_classify'
 LANGUAGE C VOLATILE PARALLEL SAFE COST 10000;
 
 COMMENT ON FUNCTION @extschema@.qwen_classify(pg_catalog.text, pg_catalog.text[], pg_catalog.text,
-    pg_catalog.text, pg_catalog.text, pg_catalog.text)
+    pg_catalog.text, pg_catalog.text, pg_catalog.text, pg_catalog.jsonb, pg_catalog.bool)
 IS 'the label that fits a text best';
 
-CREATE FUNCTION @extschema@.qwen_classify_probs(
+CREATE FUNCTION @extschema@.qwen_classify(
     input pg_catalog.text,
-    labels pg_catalog.text[],
+    labels pg_catalog.jsonb,
     task pg_catalog.text DEFAULT NULL,
     mode pg_catalog.text DEFAULT 'auto',
     on_error pg_catalog.text DEFAULT 'raise',
-    system pg_catalog.text DEFAULT NULL)
+    system pg_catalog.text DEFAULT NULL,
+    examples pg_catalog.jsonb DEFAULT NULL,
+    calibrate pg_catalog.bool DEFAULT false)
+RETURNS pg_catalog.text
+AS 'MODULE_PATHNAME', 'qwen3dm_classify_jsonb'
+LANGUAGE C VOLATILE PARALLEL SAFE COST 10000;
+
+COMMENT ON FUNCTION @extschema@.qwen_classify(pg_catalog.text, pg_catalog.jsonb, pg_catalog.text,
+    pg_catalog.text, pg_catalog.text, pg_catalog.text, pg_catalog.jsonb, pg_catalog.bool)
+IS 'the label that fits a text best, by names and descriptions';
+
+CREATE FUNCTION @extschema@.qwen_classify(
+    input pg_catalog.text,
+    labels pg_catalog.text,
+    task pg_catalog.text DEFAULT NULL,
+    mode pg_catalog.text DEFAULT 'auto',
+    on_error pg_catalog.text DEFAULT 'raise',
+    system pg_catalog.text DEFAULT NULL,
+    examples pg_catalog.jsonb DEFAULT NULL,
+    calibrate pg_catalog.bool DEFAULT false)
+RETURNS pg_catalog.text
+AS 'MODULE_PATHNAME', 'qwen3dm_classify_text'
+LANGUAGE C VOLATILE PARALLEL SAFE COST 10000;
+
+COMMENT ON FUNCTION @extschema@.qwen_classify(pg_catalog.text, pg_catalog.text, pg_catalog.text,
+    pg_catalog.text, pg_catalog.text, pg_catalog.text, pg_catalog.jsonb, pg_catalog.bool)
+IS 'the label that fits a text best, of a literal of labels';
+
+CREATE FUNCTION @extschema@.qwen_classify(
+    input pg_catalog.text,
+    labels pg_catalog.anyenum,
+    task pg_catalog.text DEFAULT NULL,
+    mode pg_catalog.text DEFAULT 'auto',
+    on_error pg_catalog.text DEFAULT 'raise',
+    system pg_catalog.text DEFAULT NULL,
+    examples pg_catalog.jsonb DEFAULT NULL,
+    calibrate pg_catalog.bool DEFAULT false)
+RETURNS pg_catalog.anyenum
+AS 'MODULE_PATHNAME', 'qwen3dm_classify_enum'
+LANGUAGE C VOLATILE PARALLEL SAFE COST 10000;
+
+COMMENT ON FUNCTION @extschema@.qwen_classify(pg_catalog.text, pg_catalog.anyenum, pg_catalog.text,
+    pg_catalog.text, pg_catalog.text, pg_catalog.text, pg_catalog.jsonb, pg_catalog.bool)
+IS 'the value of an enum type that fits a text best';
+
+CREATE FUNCTION @extschema@.qwen_classify_probs(
+    input pg_catalog.text,
+    labels pg_catalog.text[] DEFAULT NULL,
+    task pg_catalog.text DEFAULT NULL,
+    mode pg_catalog.text DEFAULT 'auto',
+    on_error pg_catalog.text DEFAULT 'raise',
+    system pg_catalog.text DEFAULT NULL,
+    examples pg_catalog.jsonb DEFAULT NULL,
+    calibrate pg_catalog.bool DEFAULT false)
 RETURNS TABLE (label pg_catalog.text, probability pg_catalog.float8)
 AS 'MODULE_PATHNAME', 'qwen3dm_classify_probs'
 LANGUAGE C VOLATILE PARALLEL SAFE COST 10000 ROWS 5;
 
 COMMENT ON FUNCTION @extschema@.qwen_classify_probs(pg_catalog.text, pg_catalog.text[],
-    pg_catalog.text, pg_catalog.text, pg_catalog.text, pg_catalog.text)
+    pg_catalog.text, pg_catalog.text, pg_catalog.text, pg_catalog.text, pg_catalog.jsonb,
+    pg_catalog.bool)
 IS 'the probability of each label for a text; they add up to 1';
+
+CREATE FUNCTION @extschema@.qwen_classify_probs(
+    input pg_catalog.text,
+    labels pg_catalog.jsonb,
+    task pg_catalog.text DEFAULT NULL,
+    mode pg_catalog.text DEFAULT 'auto',
+    on_error pg_catalog.text DEFAULT 'raise',
+    system pg_catalog.text DEFAULT NULL,
+    examples pg_catalog.jsonb DEFAULT NULL,
+    calibrate pg_catalog.bool DEFAULT false)
+RETURNS TABLE (label pg_catalog.text, probability pg_catalog.float8)
+AS 'MODULE_PATHNAME', 'qwen3dm_classify_probs_jsonb'
+LANGUAGE C VOLATILE PARALLEL SAFE COST 10000 ROWS 5;
+
+COMMENT ON FUNCTION @extschema@.qwen_classify_probs(pg_catalog.text, pg_catalog.jsonb,
+    pg_catalog.text, pg_catalog.text, pg_catalog.text, pg_catalog.text, pg_catalog.jsonb,
+    pg_catalog.bool)
+IS 'the probability of each label for a text; they add up to 1';
+
+CREATE FUNCTION @extschema@.qwen_classify_probs(
+    input pg_catalog.text,
+    labels pg_catalog.text,
+    task pg_catalog.text DEFAULT NULL,
+    mode pg_catalog.text DEFAULT 'auto',
+    on_error pg_catalog.text DEFAULT 'raise',
+    system pg_catalog.text DEFAULT NULL,
+    examples pg_catalog.jsonb DEFAULT NULL,
+    calibrate pg_catalog.bool DEFAULT false)
+RETURNS TABLE (label pg_catalog.text, probability pg_catalog.float8)
+AS 'MODULE_PATHNAME', 'qwen3dm_classify_probs_text'
+LANGUAGE C VOLATILE PARALLEL SAFE COST 10000 ROWS 5;
+
+COMMENT ON FUNCTION @extschema@.qwen_classify_probs(pg_catalog.text, pg_catalog.text,
+    pg_catalog.text, pg_catalog.text, pg_catalog.text, pg_catalog.text, pg_catalog.jsonb,
+    pg_catalog.bool)
+IS 'the probability of each label for a text; they add up to 1';
+
+CREATE FUNCTION @extschema@.qwen_score(
+    input pg_catalog.text,
+    statement pg_catalog.text DEFAULT NULL,
+    task pg_catalog.text DEFAULT NULL,
+    mode pg_catalog.text DEFAULT 'auto',
+    on_error pg_catalog.text DEFAULT 'raise',
+    examples pg_catalog.jsonb DEFAULT NULL,
+    calibrate pg_catalog.bool DEFAULT false)
+RETURNS pg_catalog.float8
+AS 'MODULE_PATHNAME', 'qwen3dm_score'
+LANGUAGE C VOLATILE PARALLEL SAFE COST 10000;
+
+COMMENT ON FUNCTION @extschema@.qwen_score(pg_catalog.text, pg_catalog.text, pg_catalog.text,
+    pg_catalog.text, pg_catalog.text, pg_catalog.jsonb, pg_catalog.bool)
+IS 'the probability that a statement holds for a text';
 
 CREATE FUNCTION @extschema@.qwen_filter(
     input pg_catalog.text,
-    condition pg_catalog.text,
+    condition pg_catalog.text DEFAULT NULL,
     threshold pg_catalog.float8 DEFAULT 0.5,
     task pg_catalog.text DEFAULT NULL,
     mode pg_catalog.text DEFAULT 'auto',
-    on_error pg_catalog.text DEFAULT 'raise')
+    on_error pg_catalog.text DEFAULT 'raise',
+    examples pg_catalog.jsonb DEFAULT NULL,
+    calibrate pg_catalog.bool DEFAULT false)
 RETURNS pg_catalog.bool
 AS 'MODULE_PATHNAME', 'qwen3dm_filter'
 LANGUAGE C VOLATILE PARALLEL SAFE COST 10000;
 
 COMMENT ON FUNCTION @extschema@.qwen_filter(pg_catalog.text, pg_catalog.text, pg_catalog.float8,
-    pg_catalog.text, pg_catalog.text, pg_catalog.text)
+    pg_catalog.text, pg_catalog.text, pg_catalog.text, pg_catalog.jsonb, pg_catalog.bool)
 IS 'whether a condition holds for a text with at least this probability';
 
 -- What is pinned is shared by all roles, and takes memory from them.
@@ -401,6 +514,158 @@ CREATE AGGREGATE @extschema@.qwen_reduce_agg(pg_catalog.text, instruction pg_cat
 
 COMMENT ON AGGREGATE @extschema@.qwen_reduce_agg(pg_catalog.text, pg_catalog.text)
 IS 'one answer to an instruction about the texts of many rows';
+
+-- ----------------------------------------------------------------------------------------------
+-- Tasks
+-- ----------------------------------------------------------------------------------------------
+
+DO $$
+BEGIN
+    IF '@extschema@' OPERATOR(pg_catalog.<>) 'qwen3dm' THEN
+        CREATE SCHEMA qwen3dm;
+    END IF;
+END
+$$;
+
+-- Raises an error that says what is wrong. Everybody who may write tasks needs it.
+CREATE FUNCTION @extschema@.qwen3dm_check_task(
+    labels pg_catalog.jsonb,
+    examples pg_catalog.jsonb)
+RETURNS pg_catalog.bool
+AS 'MODULE_PATHNAME', 'qwen3dm_check_task'
+LANGUAGE C IMMUTABLE PARALLEL SAFE;
+
+COMMENT ON FUNCTION @extschema@.qwen3dm_check_task(pg_catalog.jsonb, pg_catalog.jsonb)
+IS 'true, or an error that says what is wrong with the labels and examples of a task';
+
+-- An ordinary table: query it, change it, grant it, give it row security.
+CREATE TABLE qwen3dm.tasks (
+    name pg_catalog.text PRIMARY KEY
+        CHECK (pg_catalog.octet_length(name) BETWEEN 1 AND 63),
+    description pg_catalog.text,
+    instruction pg_catalog.text,
+    labels pg_catalog.jsonb,
+    examples pg_catalog.jsonb,
+    schema pg_catalog.jsonb
+        CHECK (pg_catalog.jsonb_typeof(schema) OPERATOR(pg_catalog.=) 'object'),
+    mode pg_catalog.text NOT NULL DEFAULT 'auto'
+        CHECK (mode IN ('auto', 'efficient', 'precise')),
+    thinking pg_catalog.bool,
+    thinking_budget pg_catalog.int4
+        CHECK (thinking_budget OPERATOR(pg_catalog.>=) 1),
+    max_tokens pg_catalog.int4
+        CHECK (max_tokens OPERATOR(pg_catalog.>=) 1),
+    agreement_target pg_catalog.float8 NOT NULL DEFAULT 0.987
+        CHECK (agreement_target OPERATOR(pg_catalog.>) 0
+               AND agreement_target OPERATOR(pg_catalog.<=) 1),
+    latency_target pg_catalog.interval
+        CHECK (latency_target OPERATOR(pg_catalog.>) '0'::pg_catalog.interval),
+    owner pg_catalog.name NOT NULL DEFAULT CURRENT_USER,
+    created pg_catalog.timestamptz NOT NULL DEFAULT pg_catalog.now(),
+    changed pg_catalog.timestamptz NOT NULL DEFAULT pg_catalog.now(),
+    CONSTRAINT tasks_labels_check CHECK (@extschema@.qwen3dm_check_task(labels, examples)));
+
+COMMENT ON TABLE qwen3dm.tasks
+IS 'what calls with task => name take from it, unless they say it themselves';
+COMMENT ON COLUMN qwen3dm.tasks.instruction
+IS 'the system text; for qwen_score and qwen_filter, the statement that is asked about';
+COMMENT ON COLUMN qwen3dm.tasks.labels
+IS '{"name": "description", ...}, or an array of names and of {"label": ..., "description": ...}';
+COMMENT ON COLUMN qwen3dm.tasks.examples
+IS '[{"input": "...", "label": ...}, ...]; a label is one of labels, if there are any, or true or false';
+COMMENT ON COLUMN qwen3dm.tasks.schema
+IS 'JSON Schema of the answers';
+COMMENT ON COLUMN qwen3dm.tasks.mode
+IS 'of calls that do not name one: auto, efficient or precise';
+COMMENT ON COLUMN qwen3dm.tasks.agreement_target
+IS 'share of rows in which mode efficient has to agree with mode precise';
+COMMENT ON COLUMN qwen3dm.tasks.owner
+IS 'role that made the task; only for row security policies and readers';
+
+SELECT pg_catalog.pg_extension_config_dump('qwen3dm.tasks', '');
+
+CREATE FUNCTION @extschema@.qwen3dm_task_changed()
+RETURNS pg_catalog.trigger
+AS 'MODULE_PATHNAME', 'qwen3dm_task_changed'
+LANGUAGE C VOLATILE;
+
+CREATE TRIGGER qwen3dm_task_changed BEFORE UPDATE ON qwen3dm.tasks
+FOR EACH ROW EXECUTE FUNCTION @extschema@.qwen3dm_task_changed();
+
+CREATE FUNCTION @extschema@.qwen_task_create(
+    name pg_catalog.text,
+    instruction pg_catalog.text DEFAULT NULL,
+    labels pg_catalog.jsonb DEFAULT NULL,
+    examples pg_catalog.jsonb DEFAULT NULL,
+    schema pg_catalog.jsonb DEFAULT NULL,
+    mode pg_catalog.text DEFAULT NULL,
+    description pg_catalog.text DEFAULT NULL,
+    thinking pg_catalog.bool DEFAULT NULL,
+    thinking_budget pg_catalog.int4 DEFAULT NULL,
+    max_tokens pg_catalog.int4 DEFAULT NULL,
+    agreement_target pg_catalog.float8 DEFAULT NULL,
+    latency_target pg_catalog.interval DEFAULT NULL)
+RETURNS pg_catalog.void
+AS 'MODULE_PATHNAME', 'qwen3dm_task_create'
+LANGUAGE C VOLATILE;
+
+COMMENT ON FUNCTION @extschema@.qwen_task_create(pg_catalog.text, pg_catalog.text, pg_catalog.jsonb,
+    pg_catalog.jsonb, pg_catalog.jsonb, pg_catalog.text, pg_catalog.text, pg_catalog.bool,
+    pg_catalog.int4, pg_catalog.int4, pg_catalog.float8, pg_catalog.interval)
+IS 'makes a task';
+
+CREATE FUNCTION @extschema@.qwen_task_alter(
+    name pg_catalog.text,
+    instruction pg_catalog.text DEFAULT NULL,
+    labels pg_catalog.jsonb DEFAULT NULL,
+    examples pg_catalog.jsonb DEFAULT NULL,
+    schema pg_catalog.jsonb DEFAULT NULL,
+    mode pg_catalog.text DEFAULT NULL,
+    description pg_catalog.text DEFAULT NULL,
+    thinking pg_catalog.bool DEFAULT NULL,
+    thinking_budget pg_catalog.int4 DEFAULT NULL,
+    max_tokens pg_catalog.int4 DEFAULT NULL,
+    agreement_target pg_catalog.float8 DEFAULT NULL,
+    latency_target pg_catalog.interval DEFAULT NULL,
+    reset pg_catalog.text[] DEFAULT NULL)
+RETURNS pg_catalog.void
+AS 'MODULE_PATHNAME', 'qwen3dm_task_alter'
+LANGUAGE C VOLATILE;
+
+COMMENT ON FUNCTION @extschema@.qwen_task_alter(pg_catalog.text, pg_catalog.text, pg_catalog.jsonb,
+    pg_catalog.jsonb, pg_catalog.jsonb, pg_catalog.text, pg_catalog.text, pg_catalog.bool,
+    pg_catalog.int4, pg_catalog.int4, pg_catalog.float8, pg_catalog.interval, pg_catalog.text[])
+IS 'changes what is not NULL of a task; what reset names gets its default again';
+
+CREATE FUNCTION @extschema@.qwen_task_drop(
+    name pg_catalog.text,
+    if_exists pg_catalog.bool DEFAULT false)
+RETURNS pg_catalog.void
+AS 'MODULE_PATHNAME', 'qwen3dm_task_drop'
+LANGUAGE C VOLATILE;
+
+COMMENT ON FUNCTION @extschema@.qwen_task_drop(pg_catalog.text, pg_catalog.bool)
+IS 'drops a task';
+
+-- ----------------------------------------------------------------------------------------------
+-- Triggers
+-- ----------------------------------------------------------------------------------------------
+
+CREATE FUNCTION @extschema@.qwen_score_trigger()
+RETURNS pg_catalog.trigger
+AS 'MODULE_PATHNAME', 'qwen3dm_score_trigger'
+LANGUAGE C VOLATILE;
+
+COMMENT ON FUNCTION @extschema@.qwen_score_trigger()
+IS 'trigger (source column, target column, task): the probability that the task''s statement holds';
+
+CREATE FUNCTION @extschema@.qwen_classify_trigger()
+RETURNS pg_catalog.trigger
+AS 'MODULE_PATHNAME', 'qwen3dm_classify_trigger'
+LANGUAGE C VOLATILE;
+
+COMMENT ON FUNCTION @extschema@.qwen_classify_trigger()
+IS 'trigger (source column, target column [, task]): the label that fits best';
 
 -- ----------------------------------------------------------------------------------------------
 -- Text and tokens
@@ -785,7 +1050,9 @@ BEGIN
         FROM @extschema@.qwen3dm_functions() AS f
         WHERE f.class = 'usage' OR (f.class = 'admin' AND admin)
         UNION ALL
-        SELECT 'table', CASE WHEN admin THEN 'SELECT, INSERT, UPDATE, DELETE ON '
+        SELECT 'table', CASE WHEN admin AND (give OR
+                                             has_table_privilege(c.oid, 'INSERT WITH GRANT OPTION'))
+                             THEN 'SELECT, INSERT, UPDATE, DELETE ON '
                              ELSE 'SELECT ON ' END || c.oid::regclass,
                c.oid::regclass::text, false,
                has_table_privilege(c.oid, 'SELECT WITH GRANT OPTION')

@@ -134,12 +134,17 @@ encode_prompt(q3_job *job, const q3_preparer *p, const q3_job_options *o, q3_err
 {
 	q3_chat chat = {.system = o->system.data,
 	                .system_len = o->system.len,
+	                .turns = o->turns,
+	                .n_turns = o->n_turns,
 	                .user = o->prompt.data,
 	                .user_len = o->prompt.len,
 	                .thinking = o->thinking};
 	size_t len = o->prompt.len + (o->plain || o->system.data == NULL ? 0 : o->system.len);
-	q3_code code = check_bytes(p, "prompt", len, err);
+	q3_code code;
 
+	for (size_t i = 0; i < o->n_turns && !o->plain; i++)
+		len += o->turns[i].len;
+	code = check_bytes(p, "prompt", len, err);
 	if (code != Q3_OK)
 		return code;
 	if (o->plain)

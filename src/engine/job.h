@@ -68,6 +68,8 @@ typedef struct q3_job_options
 	q3_str prompt;
 	q3_str system; /* data NULL: none */
 	q3_str schema; /* q3_job_generate(): JSON Schema that the value follows; data NULL: none */
+	const q3_str *turns; /* examples: what was said and answered before; see chat.h */
+	size_t n_turns;
 	const q3_str *stops;
 	size_t n_stops;
 	const q3_str *labels; /* q3_job_classify() */
@@ -176,7 +178,7 @@ extern q3_code q3_job_logprob(q3_job *job, const q3_preparer *p, q3_str text, q3
 /*
  * Which of options->labels answers the prompt: Q3_ERR_INVALID also for labels that are missing,
  * empty or equal. With one label the answer is certain, *compute false, and there is nothing to
- * schedule. Uses mode, prompt, system, labels and share of the options.
+ * schedule. Uses mode, prompt, system, turns, labels and share of the options.
  */
 extern q3_code q3_job_classify(q3_job *job, const q3_preparer *p, const q3_job_options *options,
                                bool *compute, q3_error *err);

@@ -120,8 +120,9 @@ static q3_code
 prepare_generate(q3_request *r, const q3_preparer *p)
 {
 	const q3p_request *msg = &r->msg;
-	bool ok;
+	bool ok, turns_ok;
 	q3_str *stops = unpack(msg->stops, msg->n_stops, &ok);
+	q3_str *turns = unpack(msg->turns, msg->n_turns, &turns_ok);
 	q3_job_options options = {.mode = r->mode,
 	                          .thinking = msg->thinking,
 	                          .stream = msg->kind == Q3P_STREAM,
@@ -136,16 +137,19 @@ prepare_generate(q3_request *r, const q3_preparer *p)
 	                          .prompt = prompt_of(msg),
 	                          .system = bytes(msg->system),
 	                          .schema = bytes(msg->schema),
+	                          .turns = turns,
+	                          .n_turns = msg->n_turns,
 	                          .stops = stops,
 	                          .n_stops = msg->n_stops,
 	                          .share = true};
 	q3_code code;
 
-	if (ok)
+	if (ok && turns_ok)
 		code = q3_job_generate(&r->job, p, &options, &r->error);
 	else
 		code = q3_fail(&r->error, Q3_ERR_MEMORY, "out of memory");
 	free(stops);
+	free(turns);
 	return code;
 }
 
@@ -154,11 +158,12 @@ static q3_code
 prepare_classify(q3_request *r, const q3_preparer *p, bool *compute)
 {
 	const q3p_request *msg = &r->msg;
-	bool ok;
-	q3_str *labels;
+	bool ok, turns_ok;
+	q3_str *labels, *turns;
 	q3_job_options options = {.mode = r->mode,
 	                          .prompt = prompt_of(msg),
 	                          .system = bytes(msg->system),
+	                          .n_turns = msg->n_turns,
 	                          .n_labels = msg->n_labels,
 	                          .share = true};
 	q3_code code;
@@ -168,12 +173,15 @@ prepare_classify(q3_request *r, const q3_preparer *p, bool *compute)
 		               "%" PRIu32 " labels are more than the %d that are allowed", msg->n_labels,
 		               Q3P_MAX_LABELS);
 	labels = unpack(msg->labels, msg->n_labels, &ok);
+	turns = unpack(msg->turns, msg->n_turns, &turns_ok);
 	options.labels = labels;
-	if (ok)
+	options.turns = turns;
+	if (ok && turns_ok)
 		code = q3_job_classify(&r->job, p, &options, compute, &r->error);
 	else
 		code = q3_fail(&r->error, Q3_ERR_MEMORY, "out of memory");
 	free(labels);
+	free(turns);
 	return code;
 }
 

@@ -6,15 +6,23 @@
 
 #include <math.h>
 
+#include "access/xact.h"
 #include "utils/builtins.h"
+#include "utils/memutils.h"
+#include "utils/resowner.h"
 
-#include "extension/call.h"
+#include "extension/calibrate.h"
+#include "extension/classify.h"
 #include "extension/encoding.h"
 #include "extension/module.h"
 
 PG_FUNCTION_INFO_V1(qwen3dm_infer);
 PG_FUNCTION_INFO_V1(qwen3dm_logprob);
 PG_FUNCTION_INFO_V1(qwen3dm_classify);
+PG_FUNCTION_INFO_V1(qwen3dm_classify_jsonb);
+PG_FUNCTION_INFO_V1(qwen3dm_classify_text);
+PG_FUNCTION_INFO_V1(qwen3dm_classify_enum);
+PG_FUNCTION_INFO_V1(qwen3dm_score);
 PG_FUNCTION_INFO_V1(qwen3dm_filter);
 PG_FUNCTION_INFO_V1(qwen3dm_extract);
 PG_FUNCTION_INFO_V1(qwen3dm_extract_json);
@@ -22,6 +30,8 @@ PG_FUNCTION_INFO_V1(qwen3dm_extract_row);
 PG_FUNCTION_INFO_V1(qwen3dm_summarize);
 PG_FUNCTION_INFO_V1(qwen3dm_embed);
 PG_FUNCTION_INFO_V1(qwen3dm_similarity);
+
+Qwen3dmLeniency *qwen3dm_leniency = NULL;
 
 /* ---------------------------------------------------------------------------------------------
  * Requests
@@ -55,6 +65,91 @@ qwen3dm_submit_prompt(const Qwen3dmOptions *options, const text *prompt, Qwen3dm
 	q3p_bytes bytes;
 
 	return qwen3dm_to_utf8(prompt, &bytes, failure) ? submit_bytes(options, bytes) : NULL;
+}
+
+static Qwen3dmRequest *
+submit_row(Qwen3dmOptions *options, q3p_bytes prompt)
+{
+	Qwen3dmRequest *r;
+
+	if (options->calibrate)
+		qwen3dm_calibration_start(options);
+	r = submit_bytes(options, prompt);
+	if (options->calibrate)
+		qwen3dm_calibration_keep(options, r);
+	return r;
+}
+
+/* An error that keeps anything from being asked, as a failure that lasts; those of the user, who
+ * cancels, are raised. */
+static void
+note_outage(Qwen3dmFailure *failure)
+{
+	Qwen3dmLeniency *l = qwen3dm_leniency;
+	MemoryContext old = MemoryContextSwitchTo(l->context);
+	ErrorData *error = CopyErrorData();
+
+	MemoryContextSwitchTo(old);
+	if (error->sqlerrcode == ERRCODE_QUERY_CANCELED)
+		PG_RE_THROW();
+	FlushErrorState();
+	l->outage = true;
+	memset(failure, 0, sizeof(*failure));
+	failure->sqlstate = error->sqlerrcode;
+	failure->message = error->message;
+	failure->detail = error->detail;
+	failure->hint = error->hint;
+	if (l->failure.sqlstate == 0)
+		l->failure = *failure;
+}
+
+Qwen3dmRequest *
+qwen3dm_submit_row(Qwen3dmOptions *options, q3p_bytes prompt, Qwen3dmFailure *failure)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	Qwen3dmRequest *volatile r = NULL;
+
+	if (qwen3dm_leniency == NULL || !options->null_on_error)
+		return submit_row(options, prompt);
+	if (qwen3dm_leniency->outage)
+	{
+		*failure = qwen3dm_leniency->failure;
+		return NULL;
+	}
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(context);
+	PG_TRY();
+	{
+		r = submit_row(options, prompt);
+		ReleaseCurrentSubTransaction();
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(context);
+		note_outage(failure);
+		RollbackAndReleaseCurrentSubTransaction();
+	}
+	PG_END_TRY();
+	MemoryContextSwitchTo(context);
+	CurrentResourceOwner = owner;
+	return r;
+}
+
+void
+qwen3dm_note_failure(const Qwen3dmFailure *failure)
+{
+	Qwen3dmLeniency *l = qwen3dm_leniency;
+	MemoryContext old;
+
+	if (l == NULL)
+		return;
+	l->n_failed++;
+	if (l->failure.sqlstate != 0)
+		return;
+	old = MemoryContextSwitchTo(l->context);
+	qwen3dm_copy_failure(&l->failure, failure);
+	MemoryContextSwitchTo(old);
 }
 
 void
@@ -101,15 +196,18 @@ qwen3dm_call_start(const Qwen3dmFunction *function, FunctionCallInfo fcinfo, Qwe
 	for (int i = 0; i < n; i++)
 	{
 		q3p_bytes prompt;
+		Qwen3dmRequest *r = NULL;
 
-		if (!qwen3dm_to_utf8(PG_GETARG_TEXT_PP(i), &prompt, &call->failure) ||
-		    (function->prepare != NULL &&
-		     !function->prepare(&call->options, &prompt, &call->failure)))
+		if (qwen3dm_to_utf8(PG_GETARG_TEXT_PP(i), &prompt, &call->failure) &&
+		    (function->prepare == NULL ||
+		     function->prepare(&call->options, &prompt, &call->failure)))
+			r = qwen3dm_submit_row(&call->options, prompt, &call->failure);
+		if (r == NULL)
 		{
 			qwen3dm_call_drop(call);
 			return;
 		}
-		call->ids[i] = submit_bytes(&call->options, prompt)->id;
+		call->ids[i] = r->id;
 	}
 }
 
@@ -197,8 +295,12 @@ qwen3dm_call_finish(Qwen3dmCall *call, bool *isnull, Qwen3dmTally *tally)
 			            : function->value(&call->options, results[0], isnull, &call->failure);
 		qwen3dm_call_drop(call);
 	}
-	if (call->failure.sqlstate != 0 && !qwen3dm_is_passed_over(&call->options, &call->failure))
-		qwen3dm_raise(&call->failure, 0);
+	if (call->failure.sqlstate != 0)
+	{
+		qwen3dm_note_failure(&call->failure);
+		if (!qwen3dm_is_passed_over(&call->options, &call->failure))
+			qwen3dm_raise(&call->failure, 0);
+	}
 	return value;
 }
 
@@ -244,16 +346,24 @@ text_value(const Qwen3dmOptions *options, const q3p_result *result, bool *isnull
 }
 
 static Datum
-score_value(const Qwen3dmOptions *options, const q3p_result *result, bool *isnull,
-            Qwen3dmFailure *failure)
+logprob_value(const Qwen3dmOptions *options, const q3p_result *result, bool *isnull,
+              Qwen3dmFailure *failure)
 {
 	*isnull = isnan(result->score);
 	return *isnull ? (Datum) 0 : Float8GetDatum(result->score);
 }
 
 static const Qwen3dmFunction infer = {qwen3dm_infer, parse_infer, text_value};
-static const Qwen3dmFunction logprob = {qwen3dm_logprob, parse_logprob, score_value};
-static const Qwen3dmFunction classify = {qwen3dm_classify, qwen3dm_parse_classify, text_value};
+static const Qwen3dmFunction logprob = {qwen3dm_logprob, parse_logprob, logprob_value};
+static const Qwen3dmFunction classify = {qwen3dm_classify, qwen3dm_parse_classify,
+                                         qwen3dm_classify_value};
+static const Qwen3dmFunction classify_jsonb = {qwen3dm_classify_jsonb, qwen3dm_parse_classify_jsonb,
+                                               qwen3dm_classify_value};
+static const Qwen3dmFunction classify_text = {qwen3dm_classify_text, qwen3dm_parse_classify_text,
+                                              qwen3dm_classify_value};
+static const Qwen3dmFunction classify_enum = {qwen3dm_classify_enum, qwen3dm_parse_classify_enum,
+                                              qwen3dm_classify_value};
+static const Qwen3dmFunction score = {qwen3dm_score, qwen3dm_parse_score, qwen3dm_score_value};
 static const Qwen3dmFunction filter = {qwen3dm_filter, qwen3dm_parse_filter, qwen3dm_filter_value};
 static const Qwen3dmFunction extract = {qwen3dm_extract, qwen3dm_parse_extract,
                                         qwen3dm_extract_value};
@@ -272,8 +382,9 @@ const Qwen3dmFunction *
 qwen3dm_function_at(PGFunction address)
 {
 	static const Qwen3dmFunction *const functions[] = {
-	    &infer,      &logprob, &classify,     &filter,      &embed,
-	    &similarity, &extract, &extract_json, &extract_row, &summarize};
+	    &infer,         &logprob,      &classify,    &classify_jsonb, &classify_text,
+	    &classify_enum, &score,        &filter,      &embed,          &similarity,
+	    &extract,       &extract_json, &extract_row, &summarize};
 
 	for (int i = 0; i < lengthof(functions); i++)
 	{
@@ -299,6 +410,30 @@ Datum
 qwen3dm_classify(PG_FUNCTION_ARGS)
 {
 	return call(&classify, fcinfo);
+}
+
+Datum
+qwen3dm_classify_jsonb(PG_FUNCTION_ARGS)
+{
+	return call(&classify_jsonb, fcinfo);
+}
+
+Datum
+qwen3dm_classify_text(PG_FUNCTION_ARGS)
+{
+	return call(&classify_text, fcinfo);
+}
+
+Datum
+qwen3dm_classify_enum(PG_FUNCTION_ARGS)
+{
+	return call(&classify_enum, fcinfo);
+}
+
+Datum
+qwen3dm_score(PG_FUNCTION_ARGS)
+{
+	return call(&score, fcinfo);
 }
 
 Datum

@@ -52,6 +52,21 @@ typedef struct Qwen3dmCall
 /* The function at this address, or NULL when it is not such a function. */
 extern const Qwen3dmFunction *qwen3dm_function_at(PGFunction address);
 
+/* Of a trigger that lets rows pass without an answer. */
+typedef struct Qwen3dmLeniency
+{
+	MemoryContext context; /* for the failure */
+	int64 n_failed;
+	Qwen3dmFailure failure; /* the first one */
+	bool outage;            /* nothing can be asked: so for all rows that follow */
+} Qwen3dmLeniency;
+
+/* NULL: what cannot be asked is an error. */
+extern Qwen3dmLeniency *qwen3dm_leniency;
+
+/* A row has failed. */
+extern void qwen3dm_note_failure(const Qwen3dmFailure *failure);
+
 /* Sends the requests. Raises errors for options, and when nothing can be asked. */
 extern void qwen3dm_call_start(const Qwen3dmFunction *function, FunctionCallInfo fcinfo,
                                Qwen3dmCall *call);
@@ -64,6 +79,12 @@ extern void qwen3dm_call_drop(Qwen3dmCall *call);
 /* Submits one prompt, behind options->before; NULL with *failure when it cannot even be said. */
 extern Qwen3dmRequest *qwen3dm_submit_prompt(const Qwen3dmOptions *options, const text *prompt,
                                              Qwen3dmFailure *failure);
+/*
+ * Submits a row's text, in UTF-8; it also asks what the answer is calibrated with. While a trigger
+ * lets rows pass without an answer, whatever keeps one from being asked is a failure of the row.
+ */
+extern Qwen3dmRequest *qwen3dm_submit_row(Qwen3dmOptions *options, q3p_bytes prompt,
+                                          Qwen3dmFailure *failure);
 /* The value of a finished request, which is released; NULL with *failure. */
 extern text *qwen3dm_take_text(const Qwen3dmOptions *options, Qwen3dmRequest *r,
                                Qwen3dmFailure *failure);
@@ -71,10 +92,6 @@ extern text *qwen3dm_take_text(const Qwen3dmOptions *options, Qwen3dmRequest *r,
 extern void qwen3dm_copy_failure(Qwen3dmFailure *to, const Qwen3dmFailure *from);
 
 /* What the functions make of their arguments and results; see Qwen3dmFunction. */
-extern bool qwen3dm_parse_classify(FunctionCallInfo fcinfo, Qwen3dmOptions *options);
-extern bool qwen3dm_parse_filter(FunctionCallInfo fcinfo, Qwen3dmOptions *options);
-extern Datum qwen3dm_filter_value(const Qwen3dmOptions *options, const q3p_result *result,
-                                  bool *isnull, Qwen3dmFailure *failure);
 extern bool qwen3dm_parse_extract(FunctionCallInfo fcinfo, Qwen3dmOptions *options);
 extern bool qwen3dm_parse_extract_json(FunctionCallInfo fcinfo, Qwen3dmOptions *options);
 extern bool qwen3dm_parse_extract_row(FunctionCallInfo fcinfo, Qwen3dmOptions *options);
@@ -85,7 +102,6 @@ extern Datum qwen3dm_extract_value(const Qwen3dmOptions *options, const q3p_resu
                                    bool *isnull, Qwen3dmFailure *failure);
 extern Datum qwen3dm_extract_row_value(const Qwen3dmOptions *options, const q3p_result *result,
                                        bool *isnull, Qwen3dmFailure *failure);
-
 extern bool qwen3dm_parse_embed(FunctionCallInfo fcinfo, Qwen3dmOptions *options);
 extern Datum qwen3dm_embed_value(const Qwen3dmOptions *options, const q3p_result *result,
                                  bool *isnull, Qwen3dmFailure *failure);
@@ -94,14 +110,14 @@ extern Datum qwen3dm_similarity_value(const Qwen3dmOptions *options,
                                       const q3p_result *const results[2], bool *isnull,
                                       Qwen3dmFailure *failure);
 
-/* CLASSIFY: of label i; false: the engine did not say. */
-extern bool qwen3dm_probability(const q3p_result *result, uint32 i, double *p,
-                                Qwen3dmFailure *failure);
-
 /* The functions that are such calls. */
 extern PGDLLEXPORT Datum qwen3dm_infer(PG_FUNCTION_ARGS);
 extern PGDLLEXPORT Datum qwen3dm_logprob(PG_FUNCTION_ARGS);
 extern PGDLLEXPORT Datum qwen3dm_classify(PG_FUNCTION_ARGS);
+extern PGDLLEXPORT Datum qwen3dm_classify_jsonb(PG_FUNCTION_ARGS);
+extern PGDLLEXPORT Datum qwen3dm_classify_text(PG_FUNCTION_ARGS);
+extern PGDLLEXPORT Datum qwen3dm_classify_enum(PG_FUNCTION_ARGS);
+extern PGDLLEXPORT Datum qwen3dm_score(PG_FUNCTION_ARGS);
 extern PGDLLEXPORT Datum qwen3dm_filter(PG_FUNCTION_ARGS);
 extern PGDLLEXPORT Datum qwen3dm_extract(PG_FUNCTION_ARGS);
 extern PGDLLEXPORT Datum qwen3dm_extract_json(PG_FUNCTION_ARGS);

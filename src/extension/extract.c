@@ -82,9 +82,9 @@ bool
 qwen3dm_parse_extract(FunctionCallInfo fcinfo, Qwen3dmOptions *options)
 {
 	qwen3dm_generation_options(fcinfo, EXTRACT_OPTIONS, Q3P_GENERATE, options);
-	if (PG_ARGISNULL(EXTRACT_SCHEMA))
-		return false;
 	qwen3dm_schema_option(fcinfo, EXTRACT_SCHEMA, options);
+	if (!options->has_schema)
+		return false;
 	ask_under(options->request.schema, options);
 	return true;
 }

@@ -137,8 +137,8 @@ set_details(const Qwen3dmOptions *options, const q3p_result *result, Datum *valu
 	set_text(values, nulls, COL_THINKING, thinking);
 	set_text(values, nulls, COL_MODE, cstring_to_text(q3p_mode_name(result->mode)));
 	/* The engine cannot tell a mode that the call names from one that the session is set to. */
-	if (options->mode_setting)
-		set_text(values, nulls, COL_REASON, cstring_to_text("mode set by qwen3dm.mode"));
+	if (options->mode_reason != NULL)
+		set_text(values, nulls, COL_REASON, cstring_to_text(options->mode_reason));
 	else
 		set_text(values, nulls, COL_REASON,
 		         result->reason.data ? cstring_to_text(qwen3dm_readable_bytes(result->reason))

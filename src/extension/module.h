@@ -19,6 +19,12 @@ typedef enum Qwen3dmKvType
 	QWEN3DM_KV_F16
 } Qwen3dmKvType;
 
+typedef enum Qwen3dmTriggerOnError
+{
+	QWEN3DM_TRIGGER_RAISE,
+	QWEN3DM_TRIGGER_NULL
+} Qwen3dmTriggerOnError;
+
 /* Settings; settings.c describes them. */
 extern char *qwen3dm_model;
 extern int qwen3dm_threads;
@@ -42,6 +48,7 @@ extern int qwen3dm_flush_interval;   /* s */
 extern int qwen3dm_max_accounts;
 extern bool qwen3dm_enable_batching;
 extern int qwen3dm_batch_window;
+extern int qwen3dm_trigger_on_error; /* Qwen3dmTriggerOnError */
 
 extern void qwen3dm_define_settings(void);
 

@@ -15,8 +15,10 @@
 #include "utils/jsonb.h"
 
 #include "extension/encoding.h"
+#include "extension/labels.h"
 #include "extension/module.h"
 #include "extension/options.h"
+#include "extension/tasks.h"
 
 /* Positions after `first`. */
 enum
@@ -40,11 +42,11 @@ text_argument(FunctionCallInfo fcinfo, int n)
 	return PG_ARGISNULL(n) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(n));
 }
 
-static uint32
-mode_option(const char *name)
+uint32
+qwen3dm_mode_by_name(const char *name)
 {
 	if (name == NULL || strcmp(name, "auto") == 0)
-		return qwen3dm_mode;
+		return Q3P_AUTO;
 	if (strcmp(name, "efficient") == 0)
 		return Q3P_EFFICIENT;
 	if (strcmp(name, "precise") == 0)
@@ -57,7 +59,9 @@ mode_option(const char *name)
 uint32
 qwen3dm_mode_argument(FunctionCallInfo fcinfo, int n)
 {
-	return mode_option(text_argument(fcinfo, n));
+	uint32 mode = qwen3dm_mode_by_name(text_argument(fcinfo, n));
+
+	return mode == Q3P_AUTO ? qwen3dm_mode : mode;
 }
 
 static bool
@@ -143,29 +147,67 @@ sampling_options(FunctionCallInfo fcinfo, int first, q3p_request *r)
 }
 
 void
-qwen3dm_session_options(q3p_kind kind, Qwen3dmOptions *options)
+qwen3dm_default_options(Qwen3dmOptions *options, q3p_kind kind, const char *task, uint32 mode)
 {
 	memset(options, 0, sizeof(*options));
 	options->request.kind = kind;
-	options->request.mode = qwen3dm_mode;
+	options->request.mode = mode;
 	options->request.priority = qwen3dm_priority;
 	options->request.role = GetUserId();
 	options->request.max_tokens = qwen3dm_default_max_tokens();
+	if (task != NULL)
+	{
+		options->task = qwen3dm_task(task);
+		options->request.task = options->task->utf8_name;
+	}
+	if (mode != Q3P_AUTO)
+		return;
+	if (options->task != NULL && options->task->mode != Q3P_AUTO)
+	{
+		options->request.mode = options->task->mode;
+		options->mode_reason = "mode set by the task";
+	}
+	else if (qwen3dm_mode != Q3P_AUTO)
+	{
+		options->request.mode = qwen3dm_mode;
+		options->mode_reason = "mode set by qwen3dm.mode";
+	}
 }
 
 void
 qwen3dm_routing_options(FunctionCallInfo fcinfo, int first, q3p_kind kind, Qwen3dmOptions *options)
 {
+	uint32 mode = qwen3dm_mode_by_name(text_argument(fcinfo, first + ARG_MODE));
+	bool null_on_error = on_error_option(text_argument(fcinfo, first + ARG_ON_ERROR));
 	char *task = text_argument(fcinfo, first + ARG_TASK);
-	char *mode = text_argument(fcinfo, first + ARG_MODE);
 
-	qwen3dm_session_options(kind, options);
-	options->request.mode = mode_option(mode);
-	options->mode_setting = (mode == NULL || strcmp(mode, "auto") == 0) && qwen3dm_mode != Q3P_AUTO;
-	options->null_on_error = on_error_option(text_argument(fcinfo, first + ARG_ON_ERROR));
-	if (task != NULL)
-		ereport(ERROR,
-		        (errcode(ERRCODE_UNDEFINED_OBJECT), errmsg("task \"%s\" does not exist", task)));
+	qwen3dm_default_options(options, kind, task, mode);
+	options->null_on_error = null_on_error;
+}
+
+/* What the task says of the answer that is to be generated. */
+static void
+task_options(Qwen3dmOptions *options)
+{
+	const Qwen3dmTask *task = options->task;
+	q3p_request *r = &options->request;
+
+	if (task == NULL)
+		return;
+	if (!task->max_tokens.isnull)
+		r->max_tokens = DatumGetInt32(task->max_tokens.value);
+	/* A call that asks for mode efficient asks not to think. */
+	r->thinking =
+	    !task->thinking.isnull && DatumGetBool(task->thinking.value) && r->mode != Q3P_EFFICIENT;
+	if (task->instruction != NULL)
+		r->system = utf8_option(PointerGetDatum(task->instruction));
+	if (task->examples != NULL)
+	{
+		q3p_bytes *turns;
+
+		r->n_turns = qwen3dm_turns_from_examples(task->examples, QWEN3DM_ANSWER_ANY, NULL, &turns);
+		options->lists.turns = turns;
+	}
 }
 
 int
@@ -183,6 +225,7 @@ qwen3dm_generation_options(FunctionCallInfo fcinfo, int first, q3p_kind kind,
 
 	qwen3dm_routing_options(fcinfo, first, kind, options);
 
+	task_options(options);
 	if (!PG_ARGISNULL(first + ARG_MAX_TOKENS))
 		r->max_tokens = PG_GETARG_INT32(first + ARG_MAX_TOKENS);
 	if (r->max_tokens < 1)
@@ -196,7 +239,8 @@ qwen3dm_generation_options(FunctionCallInfo fcinfo, int first, q3p_kind kind,
 	}
 	if (!PG_ARGISNULL(first + ARG_STOP))
 		stop_option(PG_GETARG_ARRAYTYPE_P(first + ARG_STOP), options);
-	r->thinking = !PG_ARGISNULL(first + ARG_THINKING) && PG_GETARG_BOOL(first + ARG_THINKING);
+	if (!PG_ARGISNULL(first + ARG_THINKING))
+		r->thinking = PG_GETARG_BOOL(first + ARG_THINKING);
 	if (r->thinking && r->mode == Q3P_EFFICIENT)
 		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 		                errmsg("mode \"efficient\" does not think"),
@@ -219,12 +263,13 @@ qwen3dm_set_schema(Qwen3dmOptions *options, q3p_bytes schema)
 void
 qwen3dm_schema_option(FunctionCallInfo fcinfo, int n, Qwen3dmOptions *options)
 {
-	Jsonb *schema;
+	Jsonb *schema = options->task != NULL ? options->task->schema : NULL;
 	Datum string;
 
-	if (PG_ARGISNULL(n))
+	if (!PG_ARGISNULL(n))
+		schema = PG_GETARG_JSONB_P(n);
+	if (schema == NULL)
 		return;
-	schema = PG_GETARG_JSONB_P(n);
 	string = CStringGetTextDatum(JsonbToCString(NULL, &schema->root, VARSIZE(schema)));
 	qwen3dm_set_schema(options, utf8_option(string));
 }

@@ -8,18 +8,26 @@
 #include "extension/failure.h"
 #include "protocol/protocol.h"
 
+struct Qwen3dmTask;
+
 typedef struct Qwen3dmOptions
 {
 	q3p_request request; /* all but what is asked: prompt or tokens */
 	q3p_lists lists;
 	q3p_bytes before; /* in UTF-8; goes before each prompt */
-	double threshold; /* of qwen_filter */
 	Oid type;         /* of the value of qwen_extract */
 	bool has_schema;  /* request.schema is set: an answer that was cut short is none */
 	int32 dimensions; /* of qwen_embed; 0: the model's */
+	/* What the call's task says; NULL: none. Valid while the call is prepared, see tasks.h. */
+	const struct Qwen3dmTask *task;
+	double threshold; /* of qwen_filter */
+	Oid enum_type;    /* of which the value is; of qwen_classify */
+	bool calibrate;
+	const char *neutral; /* see calibrate.h */
+	Size neutral_len;
 	bool null_on_error;
-	bool fixed_seed;   /* else every request gets a random one */
-	bool mode_setting; /* the mode is that of qwen3dm.mode, not the call's */
+	bool fixed_seed;         /* else every request gets a random one */
+	const char *mode_reason; /* where the mode is from, when not from the call or the engine */
 } Qwen3dmOptions;
 
 /* Position of `schema` in qwen_infer, qwen_infer_details and qwen_stream: behind the options of
@@ -35,12 +43,14 @@ typedef struct Qwen3dmOptions
  */
 extern void qwen3dm_routing_options(FunctionCallInfo fcinfo, int first, q3p_kind kind,
                                     Qwen3dmOptions *options);
+/* The same without arguments: on_error raise; task may be NULL. */
+extern void qwen3dm_default_options(Qwen3dmOptions *options, q3p_kind kind, const char *task,
+                                    uint32 mode);
 extern void qwen3dm_generation_options(FunctionCallInfo fcinfo, int first, q3p_kind kind,
                                        Qwen3dmOptions *options);
 
-/* What every request of this session has, without arguments. */
-extern void qwen3dm_session_options(q3p_kind kind, Qwen3dmOptions *options);
-/* The option `schema`, a jsonb in argument n: none when it is NULL. After the options above. */
+/* The option `schema`, a jsonb in argument n; when it is NULL, the task's, if it has one. After the
+ * options above. */
 extern void qwen3dm_schema_option(FunctionCallInfo fcinfo, int n, Qwen3dmOptions *options);
 /* The answer has to follow this schema. Raises an error for options that are at odds with it. */
 extern void qwen3dm_set_schema(Qwen3dmOptions *options, q3p_bytes schema);
@@ -48,7 +58,9 @@ extern void qwen3dm_set_schema(Qwen3dmOptions *options, q3p_bytes schema);
 /* A text argument in UTF-8; raises an error when it cannot be said in UTF-8. */
 extern q3p_bytes qwen3dm_utf8_argument(FunctionCallInfo fcinfo, int n);
 
-/* A mode by its name; NULL is auto, which the session's setting may decide. */
+/* A mode by its name; NULL is auto. Raises an error for anything else. */
+extern uint32 qwen3dm_mode_by_name(const char *name);
+/* The same for an argument; instead of auto, what the session's setting says. */
 extern uint32 qwen3dm_mode_argument(FunctionCallInfo fcinfo, int n);
 
 /* False with *failure: the answer is no whole value under the schema, because max_tokens, or the

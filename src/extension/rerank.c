@@ -14,6 +14,7 @@
 #include "utils/builtins.h"
 
 #include "extension/call.h"
+#include "extension/classify.h"
 #include "extension/window.h"
 
 QWEN3DM_FUNCTION(qwen3dm_rerank);
@@ -87,7 +88,13 @@ next_score(Qwen3dmWindow *w, double *score)
 		if (r->failure.sqlstate != 0)
 			qwen3dm_copy_failure(&failure, &r->failure);
 		else
-			known = qwen3dm_probability(&r->result, 0, score, &failure);
+		{
+			double *probs = qwen3dm_probabilities(w->options, &r->result, &failure);
+
+			known = probs != NULL;
+			if (known)
+				*score = probs[0];
+		}
 		qwen3dm_release(r);
 	}
 	if (failure.sqlstate != 0 && !w->options->null_on_error)

@@ -36,6 +36,7 @@ int qwen3dm_flush_interval = 10;
 int qwen3dm_max_accounts = 5000;
 bool qwen3dm_enable_batching = true;
 int qwen3dm_batch_window = 256;
+int qwen3dm_trigger_on_error = QWEN3DM_TRIGGER_RAISE;
 
 static const struct config_enum_entry mode_options[] = {{"auto", Q3P_AUTO, false},
                                                         {"efficient", Q3P_EFFICIENT, false},
@@ -47,6 +48,10 @@ static const struct config_enum_entry kv_type_options[] = {
 
 static const struct config_enum_entry bits_options[] = {
     {"8", 8, false}, {"4", 4, false}, {NULL, 0, false}};
+
+static const struct config_enum_entry trigger_options[] = {{"raise", QWEN3DM_TRIGGER_RAISE, false},
+                                                           {"null", QWEN3DM_TRIGGER_NULL, false},
+                                                           {NULL, 0, false}};
 
 /* Of settings that are paths. */
 static bool
@@ -156,6 +161,10 @@ define_batching_settings(void)
 	DefineCustomIntVariable(
 	    "qwen3dm.batch_window", "Largest number of rows that a query asks about ahead of need.",
 	    NULL, &qwen3dm_batch_window, 256, 1, 65536, PGC_USERSET, GUC_EXPLAIN, NULL, NULL, NULL);
+	DefineCustomEnumVariable(
+	    "qwen3dm.trigger_on_error", "What the triggers do with a row that cannot be answered.",
+	    "raise lets the write fail, null writes the row with NULL.", &qwen3dm_trigger_on_error,
+	    QWEN3DM_TRIGGER_RAISE, trigger_options, PGC_SUSET, 0, NULL, NULL, NULL);
 }
 
 static void

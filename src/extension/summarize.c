@@ -110,7 +110,7 @@ new_state(FunctionCallInfo fcinfo, q3p_bytes first, q3p_bytes further)
 	Qwen3dmFailure failure;
 	Qwen3dmReducer *r;
 
-	qwen3dm_session_options(Q3P_GENERATE, &options);
+	qwen3dm_default_options(&options, Q3P_GENERATE, NULL, Q3P_AUTO);
 	r = qwen3dm_reducer_create(aggregate_context(fcinfo), &options, first, further, &failure);
 	if (r == NULL)
 		qwen3dm_raise(&failure, 0);
@@ -231,7 +231,7 @@ qwen3dm_reduce_deserialize(PG_FUNCTION_ARGS)
 	Qwen3dmReducer *r;
 
 	(void) aggregate_context(fcinfo);
-	qwen3dm_session_options(Q3P_GENERATE, &options);
+	qwen3dm_default_options(&options, Q3P_GENERATE, NULL, Q3P_AUTO);
 	r = qwen3dm_reducer_deserialize(CurrentMemoryContext, &options, PG_GETARG_BYTEA_PP(0),
 	                                &failure);
 	if (r == NULL)

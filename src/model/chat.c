@@ -2,6 +2,8 @@
  * chat.c: ChatML, as Qwen3's template writes it.
  *
  *     <|im_start|>system\nS<|im_end|>\n      only with a system text
+ *     <|im_start|>user\nQ<|im_end|>\n        for each pair of turns; the template leaves out what
+ *     <|im_start|>assistant\nA<|im_end|>\n   was thought before past answers, and so does this
  *     <|im_start|>user\nU<|im_end|>\n
  *     <|im_start|>assistant\n
  *     <think>\n\n</think>\n\n                only where the model could think and must not
@@ -58,6 +60,9 @@ add_all(const q3_tokenizer *tok, const q3_chat *chat, q3_tokens *out, q3_error *
 
 	if (chat->system != NULL)
 		code = add_message(tok, "system\n", chat->system, chat->system_len, out, err);
+	for (size_t i = 0; i < chat->n_turns && code == Q3_OK; i++)
+		code = add_message(tok, i % 2 == 0 ? "user\n" : "assistant\n", chat->turns[i].data,
+		                   chat->turns[i].len, out, err);
 	if (code == Q3_OK)
 		code = add_message(tok, "user\n", chat->user, chat->user_len, out, err);
 	if (code == Q3_OK)

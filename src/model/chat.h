@@ -13,6 +13,9 @@ typedef struct q3_chat
 {
 	const char *system; /* NULL: no system turn */
 	size_t system_len;
+	/* Between system and user: what a user said, what the assistant answered, and so on. */
+	const q3_str *turns;
+	size_t n_turns; /* even */
 	const char *user;
 	size_t user_len;
 	bool thinking; /* let the model think; ignored where the model has no <think> */

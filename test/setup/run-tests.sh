@@ -147,10 +147,15 @@ regression()
 # prove over the TAP files and test/t, as the servers' user.
 server_tests()
 {
-	local pgxs
+	local pgxs demo
 	pgxs=$(dirname "$(dirname "$("$PG_CONFIG" --pgxs)")")
-	rm -rf "$Q3_AREA/t"
+	rm -rf "$Q3_AREA/t" "$Q3_AREA/test-data"
 	cp -R "$Q3_TOP/test/t" "$Q3_AREA/t"
+	mkdir "$Q3_AREA/test-data"
+	cp "$Q3_TOP"/test/data/*.tsv "$Q3_AREA/test-data"
+	# Only if "make demo" has fetched it.
+	demo=$(find "$Q3_CACHE" -name 'SmolLM2-135M-Instruct.Q4_1.gguf' 2>/dev/null | head -n 1)
+	[ -z "$demo" ] || demo=$(q3_reachable "$demo")
 	q3_area_dir tmp fresh
 	cd "$Q3_AREA"
 	q3_as_user env -u MAKEFLAGS \
@@ -162,6 +167,7 @@ server_tests()
 		Q3_TINY_MODEL="$Q3_AREA/models/tiny.gguf" Q3_SLOW_MODEL="$Q3_AREA/models/slow.gguf" \
 		Q3_THINKING_MODEL="$Q3_AREA/models/thinking.gguf" \
 		Q3_EMBEDDING_MODEL="$Q3_AREA/models/embedding.gguf" \
+		Q3_DEMO_MODEL="$demo" Q3_TEST_DATA="$Q3_AREA/test-data" \
 		prove "$@"
 }
 

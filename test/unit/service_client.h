@@ -289,18 +289,25 @@ client_close(client *c)
 }
 
 static inline void
-client_request_labels(client *c, uint64_t id, const q3p_request *m, const q3p_bytes *stops,
-                      const q3p_bytes *labels)
+client_request_lists(client *c, uint64_t id, const q3p_request *m, const q3p_lists *lists)
 {
-	q3p_lists lists = {.stops = stops, .labels = labels};
-	size_t size = q3p_request_encode(id, m, &lists, NULL, 0);
+	size_t size = q3p_request_encode(id, m, lists, NULL, 0);
 	char *out = malloc(size);
 
 	assert_true(size > 0);
 	assert_non_null(out);
-	assert_int_equal(q3p_request_encode(id, m, &lists, out, size), size);
+	assert_int_equal(q3p_request_encode(id, m, lists, out, size), size);
 	send_bytes(c->fd, out, size);
 	free(out);
+}
+
+static inline void
+client_request_labels(client *c, uint64_t id, const q3p_request *m, const q3p_bytes *stops,
+                      const q3p_bytes *labels)
+{
+	q3p_lists lists = {.stops = stops, .labels = labels};
+
+	client_request_lists(c, id, m, &lists);
 }
 
 static inline void

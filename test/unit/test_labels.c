@@ -21,6 +21,8 @@ all_logits(fixture *f, const q3_job_options *o, q3_str continuation, int32_t *n_
 {
 	q3_chat chat = {.system = o->system.data,
 	                .system_len = o->system.len,
+	                .turns = o->turns,
+	                .n_turns = o->n_turns,
 	                .user = o->prompt.data,
 	                .user_len = o->prompt.len};
 	q3_tokens tokens = {0};
@@ -120,12 +122,16 @@ test_label_probabilities(void **state)
 	                                LABEL("ba"),  LABEL("abd"), LABEL("abcd"), LABEL("zebra")};
 	static const q3_str common[] = {LABEL("class one"), LABEL("class two"), LABEL("class")};
 	static const q3_str pair[] = {LABEL("yes"), LABEL("no")};
+	static const q3_str scripts[] = {LABEL("日本"), LABEL("日本語"), LABEL("🙂"), LABEL("🙃"),
+	                                 LABEL("Привет")};
+	static const q3_str turns[] = {LABEL("an example"), LABEL("yes"), LABEL("another"),
+	                               LABEL("no")};
 	fixture by_hand;
 	const struct
 	{
 		const q3_str *labels;
 		size_t n;
-	} sets[] = {{plain, 3}, {nested, 8}, {common, 3}, {pair, 2}};
+	} sets[] = {{plain, 3}, {nested, 8}, {common, 3}, {pair, 2}, {scripts, 5}};
 
 	(void) state;
 	open_fixture(&by_hand, 1024, 1024, 2);
@@ -138,6 +144,9 @@ test_label_probabilities(void **state)
 			check_labels(&by_hand, 512, 1024, &o);
 			check_labels(&by_hand, 3, 1024, &o); /* in pieces */
 			check_labels(&by_hand, 512, 96, &o); /* no room for forks of the prompt */
+			o.turns = turns;
+			o.n_turns = 4;
+			check_labels(&by_hand, 512, 1024, &o);
 		}
 	close_fixture(&by_hand);
 }

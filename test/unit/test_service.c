@@ -307,6 +307,66 @@ test_prefixes_of_roles(void **state)
 	client_close(&c);
 }
 
+#define TURN(s)                                                                                    \
+	{                                                                                              \
+		(s), sizeof(s) - 1                                                                         \
+	}
+
+/* Examples count, are not taken for others, and are computed once for all prompts. */
+static void
+test_examples(void **state)
+{
+	static const q3p_bytes some[] = {TURN("the invoice is late, and nobody answers the telephone"),
+	                                 TURN("billing")},
+	                       others[] = {
+	                           TURN("the invoice is late, and nobody answers the telephone"),
+	                           TURN("outage")};
+	q3p_lists lists = {.labels = departments};
+	q3p_request m = classify("the bill is wrong");
+	double without[3], with[3], with_others[3];
+	int32_t n_without, n_with;
+	q3p_result r;
+	client c;
+	frame f;
+
+	(void) state;
+	client_open(&c, &shared);
+	client_request_lists(&c, 1, &m, &lists);
+	r = client_result(&c, &f);
+	memcpy(without, r.probs, sizeof(without));
+	n_without = r.prompt_tokens;
+	free(f.payload);
+	m.n_turns = 2;
+	lists.turns = some;
+	client_request_lists(&c, 2, &m, &lists);
+	lists.turns = others;
+	client_request_lists(&c, 3, &m, &lists);
+	for (int i = 0; i < 2; i++)
+	{
+		r = client_result(&c, &f);
+		check_classified(&r);
+		assert_false(r.deduplicated);
+		memcpy(f.header.id == 2 ? with : with_others, r.probs, sizeof(with));
+		n_with = r.prompt_tokens;
+		free(f.payload);
+	}
+	assert_true(n_with > n_without + 50);
+	assert_memory_not_equal(with, without, sizeof(with));
+	assert_memory_not_equal(with, with_others, sizeof(with));
+	m.prompt = (q3p_bytes){"something else", 14};
+	client_request_lists(&c, 4, &m, &lists);
+	r = client_result(&c, &f);
+	assert_true(r.cached_tokens > n_without);
+	free(f.payload);
+	m.kind = Q3P_GENERATE;
+	m.max_tokens = 2;
+	client_request_lists(&c, 5, &m, &lists);
+	r = client_result(&c, &f);
+	assert_true(r.prompt_tokens > n_without + 50);
+	free(f.payload);
+	client_close(&c);
+}
+
 static void
 test_bad_labels(void **state)
 {
@@ -994,6 +1054,7 @@ main(void)
 	    cmocka_unit_test(test_classify),
 	    cmocka_unit_test(test_embed),
 	    cmocka_unit_test(test_prefixes_of_roles),
+	    cmocka_unit_test(test_examples),
 	    cmocka_unit_test(test_bad_labels),
 	    cmocka_unit_test(test_pins_and_counters),
 	    cmocka_unit_test(test_pipelined_answers_equal_single_ones),
