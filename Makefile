@@ -10,7 +10,8 @@
 #   make tsan                                the unit tests once more, under ThreadSanitizer
 #   make neon-tests                          the kernels for ARM, cross-compiled and under qemu-user; TESTS="..."
 #   make bench                               speed beside llama.cpp's on Qwen3's shapes; BENCH=quick: some of it;
-#                                            BENCH=rows: many rows through SQL, beside llama.cpp's server
+#                                            BENCH=rows: many rows through SQL, beside llama.cpp's server;
+#                                            BENCH=surface: labels, extraction, vectors, triggers
 #   make quality                             how far mode efficient is from mode precise on the demo's model
 #   make bench-programs                      the benchmarks of single parts, in build/bench
 #   make headers-check                       compile only, against every PostgreSQL whose headers are here

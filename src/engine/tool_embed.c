@@ -74,6 +74,7 @@ prepare(const embed_options *o, embed_jobs *e, const char *text, size_t len, q3_
 		text += part;
 		len -= part;
 	}
+	q3_preparer_free(&preparer); /* these jobs hold no schemas of its */
 	return code;
 }
 

@@ -100,10 +100,6 @@ def classify(body):
     return f"qwen_classify({body}, ARRAY[{labels}], mode => 'efficient', system => {quote(INSTRUCTION)})"
 
 
-def embed(body):
-    return f"qwen_embed({body}, mode => 'efficient')"
-
-
 def infer(body, tokens):
     return f"qwen_infer({body}, mode => 'efficient', max_tokens => {tokens})"
 
@@ -182,18 +178,6 @@ class Rows(bench.Bench):
     def infer_off(self, model):
         return self.statement(model, self.messages(INFER_OFF), infer("body", WRITTEN),
                               "SET qwen3dm.enable_batching = off")
-
-    def embed(self, model, *settings):
-        return self.statement(model, self.messages(ROWS), embed("body"), *settings)
-
-    def embed_last(self, model):
-        """By an engine for embeddings with the same model, whose counters are not these."""
-        self.use(model)
-        texts = self.messages(ROWS)
-        self.cluster.fill(texts)
-        with self.cluster.embedding_model(self.models[model]):
-            self.cluster.sql(f"SELECT {embed(quote('warm'))}")
-            return {"rows/s": ROWS / self.cluster.timed(f"SELECT id, {embed('body')} FROM r", len(texts))}
 
     def together(self, model):
         return self.statement(model, self.messages(TOGETHER), infer("body", LONG))
@@ -318,9 +302,6 @@ class Rows(bench.Bench):
         yield f"{model} select off", lambda: self.select_off(model)
         yield f"{model} twins near", lambda: self.twins(model, False)
         yield f"{model} twins apart", lambda: self.twins(model, True)
-        yield f"{model} embed", lambda: self.embed(model)
-        yield f"{model} embed off", lambda: self.embed(model, "SET qwen3dm.enable_batching = off")
-        yield f"{model} embed last", lambda: self.embed_last(model)
         yield f"{model} infer", lambda: self.infer(model)
         yield f"{model} infer off", lambda: self.infer_off(model)
         if model == "random":
@@ -358,16 +339,26 @@ class Rows(bench.Bench):
         return [results.get(measure) for results in self.samples.get(cell, [])]
 
 
-def goals(rows, model):
+class Table:
     """The rows of bench.py's tables: (claim, ours, other, ratios or values per round, goal, at least?)."""
-    table = []
 
-    def versus(claim, ours, theirs, goal):
-        table.append((claim, median(ours), median(theirs), divide(ours, theirs), goal, True))
+    def __init__(self, rows):
+        self.rows, self.lines = rows, []
 
-    def value(claim, cell, measure, goal=None):
-        values = rows.values(cell, measure)
-        table.append((claim, median(values), None, values if goal is not None else [], goal, False))
+    def versus(self, claim, ours, theirs, goal):
+        self.lines.append((claim, median(ours), median(theirs), divide(ours, theirs), goal, True))
+
+    def value(self, claim, cell, measure, goal=None):
+        values = self.rows.values(cell, measure)
+        self.lines.append((claim, median(values), None, values if goal is not None else [], goal, False))
+
+    def measured(self):
+        return [line for line in self.lines if line[1] is not None]
+
+
+def goals(rows, model):
+    table = Table(rows)
+    versus, value = table.versus, table.value
 
     def rate(cell):
         return rows.values(f"{model} {cell}", "rows/s")
@@ -381,9 +372,6 @@ def goals(rows, model):
         versus(f"{n} connections, rows/s, vs one SELECT", rate(f"connections {n}"), select, 0.9)
         value("  their 95th percentile, ms", f"{model} connections {n}", "p95 ms")
     versus("classify, rows/s, batching on vs off", select, rate("select off"), 1.25)
-    value("qwen_embed (mean), rows/s", f"{model} embed", "rows/s")
-    versus("  batching on vs off", rate("embed"), rate("embed off"), 1.25)
-    value("qwen_embed (last token, an engine of its own), rows/s", f"{model} embed last", "rows/s")
     versus(f"{WRITTEN} tokens a row, rows/s, batching on vs off", rate("infer"), rate("infer off"), 4.0)
     versus("every row twice, next to each other, vs once", rate("twins near"), select, 1.9)
     versus("every row twice, anywhere, vs once", rate("twins apart"), select, 1.9)
@@ -393,7 +381,7 @@ def goals(rows, model):
     value("SQL's own latency, one short row, ms", f"{model} added latency", "ms", 1.0)
     if model == "random":
         common_goals(rows, versus, value)
-    return [row for row in table if row[1] is not None]
+    return table.measured()
 
 
 def common_goals(rows, versus, value):
@@ -410,19 +398,19 @@ def common_goals(rows, versus, value):
     value("memory of llama.cpp's server after its rows, MiB", "server", "server MiB")
 
 
-def report(rows, started):
+def report(rows, started, name, goals):
     titles = {"random": f"Random model of Qwen3-{SIZE}'s shape, {DTYPE}", "demo": "The demo's model"}
     tables = {model: goals(rows, model) for model in rows.models}
     for model, table in tables.items():
         if table:
             bench.print_goals(titles[model], table)
-    return bench.save(rows, "rows", started, {
+    return bench.save(rows, name, started, {
         "rows": ROWS, "rounds": ROUNDS, "quick": QUICK, "threads": THREADS,
         "goals": {model: bench.goal_records(table) for model, table in tables.items()}})
 
 
-def arguments():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def arguments(doc):
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in ("engine", "peaks", "workdir"):
         parser.add_argument(name)
     for name in ("bin", "socket", "plain-socket", "model"):
@@ -431,18 +419,18 @@ def arguments():
     return parser.parse_args()
 
 
-def main():
+def main(doc, kind, name, goals):
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that with blocks end what they started
     started = datetime.datetime.now().isoformat(timespec="seconds")
-    rows = Rows(arguments())
+    rows = kind(arguments(doc))
     bench.print_machine(rows)
     print(f"llama.cpp's server: {SERVER or 'not given (see QWEN3DM_BENCH_LLAMA_SERVER)'}")
     rows.prepare()
     for number in range(1, ROUNDS + 1):
         rows.round(number)
-    report(rows, started)
+    report(rows, started, name, goals)
     return 1 if rows.problems else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(__doc__, Rows, "rows", goals))

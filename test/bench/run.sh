@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# run.sh: what "make bench" and "make quality" run: bench.py, rows.py and quality.py with a Python that has what they
-# need, and for rows.py with two throw-away clusters.
+# run.sh: what "make bench" and "make quality" run: bench.py, rows.py, surface.py and quality.py with a Python that has
+# what they need, and for rows.py and surface.py with two throw-away clusters.
 #
 #   run.sh bench [ENGINE]     BENCH=quick, BENCH_ROUNDS, BENCH_SIZES, QWEN3DM_BENCH_PYTHON: see bench.py;
-#                             BENCH=rows: see rows.py
+#                             BENCH=rows, BENCH=surface: see rows.py, surface.py
 #   run.sh quality [ENGINE]   QUALITY_MODEL=FILE: another model than the demo's; it must be there already
 set -eu
 # shellcheck source=test/setup/lib.sh
@@ -20,8 +20,8 @@ stop_clusters()
 	rm -rf "$Q3_AREA/bench" "$Q3_AREA/bench-plain"
 }
 
-# On two clusters of this tree's build: one with the extension, and one without the library to compare planning with.
-rows()
+# A script on two clusters of this tree's build: one with the extension, one without the library to compare planning with.
+on_clusters()
 {
 	local model demo socket
 	q3_find_postgres || q3_die "no PostgreSQL with server headers was found; set PG_CONFIG"
@@ -38,14 +38,15 @@ rows()
 	END
 	socket=$Q3_SOCKET
 	q3_cluster_start bench-plain </dev/null
-	"$Q3_PYTHON" test/bench/rows.py "$engine" build/bench/peaks build/bench --bin "$(q3_bindir)" \
+	"$Q3_PYTHON" "test/bench/$1" "$engine" build/bench/peaks build/bench --bin "$(q3_bindir)" \
 		--socket "$socket" --plain-socket "$Q3_SOCKET" --model "$model" --demo-model "$demo"
 }
 
 engine=$Q3_TOP/${2:-qwen3dm-engine}
 q3_venv numpy gguf
 case ${1:-}:${BENCH:-} in
-	bench:rows) rows ;;
+	bench:rows) on_clusters rows.py ;;
+	bench:surface) on_clusters surface.py ;;
 	bench:*) exec "$Q3_PYTHON" test/bench/bench.py "$engine" build/bench/peaks build/bench ;;
 	quality:*)
 		exec "$Q3_PYTHON" test/bench/quality.py "$engine" build/bench \
