@@ -33,7 +33,7 @@ sql(q{SELECT qwen_task_create('tickets', 'Which department?', '["billing", "outa
 	description => E'it''s\ta "test"', latency_target => '100 ms')});
 
 # A role without any rights on them.
-sql('CREATE ROLE nobody_special LOGIN');
+sql('CREATE ROLE nobody_special LOGIN; GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA public TO nobody_special');
 my ($rc, $out, $err) = $node->psql('postgres', $ask, extra_params => [ '-U', 'nobody_special' ]);
 like($err, qr/permission denied for schema qwen3dm/, 'a role without rights cannot use tasks');
 is($node->safe_psql('postgres', q{SELECT qwen_classify('x', '{only}')}, extra_params => [ '-U', 'nobody_special' ]),

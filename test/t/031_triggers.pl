@@ -69,7 +69,7 @@ my $rounds = q{INSERT INTO by_row SELECT i, 'again ' || i % 5 FROM generate_seri
 	SELECT count(qwen_classify(i::text, NULL::kind, calibrate => true)) FROM generate_series(1, 500) AS i;
 	SELECT count(qwen_score('x', i::text, calibrate => true)) FROM generate_series(1, 500) AS i;};
 sql("$rounds $bytes " . ($rounds x 6) . $bytes);
-cmp_ok(sql('SELECT max(bytes) - min(bytes) FROM memory'), '<', 100_000, '10,000 calls leave nothing behind');
+cmp_ok(sql('SELECT max(bytes) - min(bytes) FROM memory'), '<', 200_000, '10,000 calls leave nothing behind but a larger buffer');
 
 # kill -9 of the engine under a write.
 sub kill_under
