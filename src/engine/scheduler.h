@@ -19,7 +19,7 @@ typedef struct q3_scheduler q3_scheduler;
 /* Called on the compute thread, during submit or step. */
 typedef struct q3_scheduler_events
 {
-	/* Value text of a streaming job that became final. */
+	/* Value text of a streaming job that became final; may be NULL where no job streams. */
 	void (*text)(void *arg, q3_job *job, q3_str text);
 	/* The job is finished, failed (job->error) or cancelled, and holds no room any more. */
 	void (*done)(void *arg, q3_job *job);

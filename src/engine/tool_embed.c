@@ -26,14 +26,6 @@ typedef struct embed_jobs
 } embed_jobs;
 
 static void
-on_text(void *arg, q3_job *job, q3_str text)
-{
-	(void) arg;
-	(void) job;
-	(void) text;
-}
-
-static void
 on_done(void *arg, q3_job *job)
 {
 	(void) job;
@@ -81,7 +73,7 @@ prepare(const embed_options *o, embed_jobs *e, const char *text, size_t len, q3_
 static q3_code
 compute(const embed_options *o, embed_jobs *e, q3_error *err)
 {
-	q3_scheduler_events events = {.text = on_text, .done = on_done, .arg = e};
+	q3_scheduler_events events = {.done = on_done, .arg = e};
 	q3_scheduler *s = q3_scheduler_create(o->model.model, o->model.rt, &events, err);
 
 	if (s == NULL)

@@ -31,14 +31,6 @@ typedef struct generate_options
 } generate_options;
 
 static void
-on_text(void *arg, q3_job *job, q3_str text)
-{
-	(void) arg;
-	(void) job;
-	(void) text;
-}
-
-static void
 on_done(void *arg, q3_job *job)
 {
 	(void) job;
@@ -104,7 +96,7 @@ static q3_code
 compute(generate_options *o, q3_job *job, q3_error *err)
 {
 	bool done = false;
-	q3_scheduler_events events = {.text = on_text, .done = on_done, .arg = &done};
+	q3_scheduler_events events = {.done = on_done, .arg = &done};
 	q3_scheduler *s = q3_scheduler_create(o->model.model, o->model.rt, &events, err);
 
 	if (s == NULL)

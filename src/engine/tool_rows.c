@@ -38,14 +38,6 @@ typedef struct rows_options
 } rows_options;
 
 static void
-on_text(void *arg, q3_job *job, q3_str text)
-{
-	(void) arg;
-	(void) job;
-	(void) text;
-}
-
-static void
 on_done(void *arg, q3_job *job)
 {
 	rows_options *o = arg;
@@ -276,7 +268,7 @@ make_and_run(rows_options *o, q3_scheduler *s, outcome *r, int32_t *n, q3_error 
 static int
 rows(rows_options *o)
 {
-	q3_scheduler_events events = {.text = on_text, .done = on_done, .arg = o};
+	q3_scheduler_events events = {.done = on_done, .arg = o};
 	q3_scheduler *s = NULL;
 	outcome r = {0};
 	q3_error err = {0};

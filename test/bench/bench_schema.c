@@ -24,22 +24,25 @@ static const struct
 {
 	const char *name, *text;
 } schemas[] = {
-    {"invoice", "{\"type\":\"object\",\"properties\":{\"number\":{\"type\":\"string\"},\"date\":{"
-                "\"type\":\"string\",\"format\":\"date\"},\"total\":{\"type\":\"number\",\"minimum\":0"
-                "},\"currency\":{\"enum\":[\"EUR\",\"USD\",\"GBP\"]},\"items\":{\"type\":\"array\","
-                "\"maxItems\":20,\"items\":{\"type\":\"object\",\"properties\":{\"name\":{\"type\":"
-                "\"string\"},\"quantity\":{\"type\":\"integer\",\"minimum\":1,\"maximum\":999}},"
-                "\"required\":[\"name\",\"quantity\"]}}},\"required\":[\"number\",\"date\",\"total\","
-                "\"currency\",\"items\"]}"},
+    {"invoice",
+     "{\"type\":\"object\",\"properties\":{\"number\":{\"type\":\"string\"},\"date\":{"
+     "\"type\":\"string\",\"format\":\"date\"},\"total\":{\"type\":\"number\",\"minimum\":0"
+     "},\"currency\":{\"enum\":[\"EUR\",\"USD\",\"GBP\"]},\"items\":{\"type\":\"array\","
+     "\"maxItems\":20,\"items\":{\"type\":\"object\",\"properties\":{\"name\":{\"type\":"
+     "\"string\"},\"quantity\":{\"type\":\"integer\",\"minimum\":1,\"maximum\":999}},"
+     "\"required\":[\"name\",\"quantity\"]}}},\"required\":[\"number\",\"date\",\"total\","
+     "\"currency\",\"items\"]}"},
     {"strings", "{\"type\":\"array\",\"items\":{\"type\":\"string\",\"maxLength\":60},\"minItems\":"
                 "5}"},
-    {"nullable", "{\"type\":\"object\",\"properties\":{\"a\":{\"type\":[\"string\",\"null\"]},\"b\":"
-                 "{\"anyOf\":[{\"type\":\"string\",\"format\":\"date-time\"},{\"type\":\"null\"}]},"
-                 "\"c\":{\"type\":\"boolean\"},\"d\":{\"type\":\"string\",\"minLength\":10}}}"},
+    {"nullable",
+     "{\"type\":\"object\",\"properties\":{\"a\":{\"type\":[\"string\",\"null\"]},\"b\":"
+     "{\"anyOf\":[{\"type\":\"string\",\"format\":\"date-time\"},{\"type\":\"null\"}]},"
+     "\"c\":{\"type\":\"boolean\"},\"d\":{\"type\":\"string\",\"minLength\":10}}}"},
     {"pattern", "{\"type\":\"array\",\"minItems\":10,\"items\":{\"type\":\"string\",\"pattern\":"
                 "\"^[A-Z][a-z]+( [A-Z][a-z]+){1,3}$\"}}"},
-    {"wide pattern", "{\"type\":\"array\",\"minItems\":3,\"items\":{\"type\":\"string\",\"pattern\":"
-                     "\"^.{1,80}$\"}}"},
+    {"wide pattern",
+     "{\"type\":\"array\",\"minItems\":3,\"items\":{\"type\":\"string\",\"pattern\":"
+     "\"^.{1,80}$\"}}"},
     {"tree", "{\"$ref\":\"#/$defs/node\",\"$defs\":{\"node\":{\"type\":\"object\",\"properties\":{"
              "\"name\":{\"type\":\"string\"},\"children\":{\"type\":\"array\",\"items\":{\"$ref\":"
              "\"#/$defs/node\"}}},\"required\":[\"name\",\"children\"]}}}"},
