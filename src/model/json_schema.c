@@ -9,13 +9,13 @@
 #include "model/json_schema.h"
 
 #include <math.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "model/number_range.h"
 #include "model/pattern.h"
+#include "model/schema_keywords.h"
 #include "model/schema_program.h"
 #include "model/schema_text.h"
 
@@ -24,89 +24,6 @@
 #define MAX_AUTOMATA_BYTES ((size_t) 32 * 1024 * 1024)
 /* Schemas within schemas. */
 #define MAX_NESTING 100
-
-typedef enum keyword
-{
-	KW_TYPE,
-	KW_ENUM,
-	KW_CONST,
-	KW_ANY_OF,
-	KW_REF,
-	KW_PROPERTIES,
-	KW_REQUIRED,
-	KW_ADDITIONAL,
-	KW_ITEMS,
-	KW_MIN_ITEMS,
-	KW_MAX_ITEMS,
-	KW_MIN_LENGTH,
-	KW_MAX_LENGTH,
-	KW_PATTERN,
-	KW_FORMAT,
-	KW_MINIMUM,
-	KW_MAXIMUM,
-	KW_ABOVE,
-	KW_BELOW,
-	KW_DEFS,
-	KW_DEFINITIONS,
-	N_KEYWORDS
-} keyword;
-
-static const char *const keyword_names[N_KEYWORDS] = {"type",
-                                                      "enum",
-                                                      "const",
-                                                      "anyOf",
-                                                      "$ref",
-                                                      "properties",
-                                                      "required",
-                                                      "additionalProperties",
-                                                      "items",
-                                                      "minItems",
-                                                      "maxItems",
-                                                      "minLength",
-                                                      "maxLength",
-                                                      "pattern",
-                                                      "format",
-                                                      "minimum",
-                                                      "maximum",
-                                                      "exclusiveMinimum",
-                                                      "exclusiveMaximum",
-                                                      "$defs",
-                                                      "definitions"};
-
-static const char *const annotations[] = {"title",    "description", "default",   "example",
-                                          "examples", "$schema",     "$id",       "$comment",
-                                          "readOnly", "writeOnly",   "deprecated"};
-
-/* Types, as bits. */
-enum
-{
-	TYPE_OBJECT = 1,
-	TYPE_ARRAY = 2,
-	TYPE_STRING = 4,
-	TYPE_NUMBER = 8,
-	TYPE_INTEGER = 16,
-	TYPE_BOOLEAN = 32,
-	TYPE_NULL = 64
-};
-
-static const char *const type_names[] = {"object",  "array",   "string", "number",
-                                         "integer", "boolean", "null"};
-
-#define N_TYPES (sizeof(type_names) / sizeof(type_names[0]))
-
-#define BIT(k) (1u << (k))
-#define OBJECT_KEYWORDS (BIT(KW_PROPERTIES) | BIT(KW_REQUIRED) | BIT(KW_ADDITIONAL))
-#define ARRAY_KEYWORDS (BIT(KW_ITEMS) | BIT(KW_MIN_ITEMS) | BIT(KW_MAX_ITEMS))
-#define STRING_KEYWORDS (BIT(KW_MIN_LENGTH) | BIT(KW_MAX_LENGTH) | BIT(KW_PATTERN) | BIT(KW_FORMAT))
-#define NUMBER_KEYWORDS (BIT(KW_MINIMUM) | BIT(KW_MAXIMUM) | BIT(KW_ABOVE) | BIT(KW_BELOW))
-#define DEFINITION_KEYWORDS (BIT(KW_DEFS) | BIT(KW_DEFINITIONS))
-
-/* The keywords of one schema. */
-typedef struct keywords
-{
-	const cJSON *value[N_KEYWORDS]; /* NULL: absent */
-	uint32_t present;               /* bits */
-} keywords;
 
 /* A schema that a $ref names; the first is the root. */
 typedef struct definition
@@ -119,224 +36,15 @@ typedef struct definition
 typedef struct compiler
 {
 	q3_schema *s;
-	const cJSON *root;
-	q3_error *err;
-	q3_code code; /* the first failure */
+	q3_schema_reader r;
 	definition *definitions;
 	size_t n_definitions, definition_capacity;
 	char **keys; /* of automata: equal ones are made once */
 	size_t key_capacity;
 	int nesting;
-	char path[200]; /* JSON pointer of the schema that is being compiled */
 } compiler;
 
 static uint32_t compile_schema(compiler *c, const cJSON *json);
-
-/* ---------------------------------------------------------------------------------------------
- * Places and errors
- * --------------------------------------------------------------------------------------------- */
-
-/* Appends "/name", as far as there is room; returns the length before. */
-static size_t
-path_push(compiler *c, const char *name)
-{
-	size_t before = strlen(c->path), len = before;
-
-	if (len + 2 < sizeof(c->path))
-		c->path[len++] = '/';
-	for (; *name != '\0' && len + 3 < sizeof(c->path); name++)
-	{
-		if (*name == '~' || *name == '/')
-		{
-			c->path[len++] = '~';
-			c->path[len++] = *name == '~' ? '0' : '1';
-		}
-		else
-			c->path[len++] = *name;
-	}
-	/* Not in the middle of a character. */
-	while (*name != '\0' && len > before && ((unsigned char) *name & 0xc0) == 0x80)
-		name = ((unsigned char) c->path[--len] & 0xc0) == 0x80 ? name : "";
-	c->path[len] = '\0';
-	return before;
-}
-
-static void
-path_pop(compiler *c, size_t before)
-{
-	c->path[before] = '\0';
-}
-
-/* name may be NULL: the schema itself. */
-static void fail_at(compiler *c, q3_code code, const char *name, const char *fmt, ...)
-    __attribute__((format(printf, 4, 5)));
-
-static void
-fail_at(compiler *c, q3_code code, const char *name, const char *fmt, ...)
-{
-	char message[sizeof(((q3_error *) 0)->message)];
-	size_t before = strlen(c->path);
-	va_list args;
-
-	if (c->code != Q3_OK)
-		return;
-	va_start(args, fmt);
-	vsnprintf(message, sizeof(message), fmt, args);
-	va_end(args);
-	if (name != NULL)
-		path_push(c, name);
-	c->code = q3_fail(c->err, code, "%s", message);
-	q3_error_detail(c->err, "It is at \"%s\".", c->path);
-	path_pop(c, before);
-}
-
-static void
-out_of_memory(compiler *c)
-{
-	if (c->code == Q3_OK)
-		c->code = q3_fail(c->err, Q3_ERR_MEMORY, "out of memory");
-}
-
-static void
-too_large(compiler *c)
-{
-	fail_at(c, Q3_ERR_UNSUPPORTED, NULL, "JSON schema is too large");
-}
-
-static void
-wrong_value(compiler *c, keyword k, const char *wanted)
-{
-	fail_at(c, Q3_ERR_INVALID, keyword_names[k], "JSON schema keyword \"%s\" must be %s",
-	        keyword_names[k], wanted);
-}
-
-/* An unknown name that an error is to show: not longer than a line, and whole characters. */
-static void
-unknown_keyword(compiler *c, const char *name)
-{
-	int len = (int) strlen(name);
-
-	if (len > 60)
-		for (len = 60; len > 0 && ((unsigned char) name[len] & 0xc0) == 0x80; len--)
-			;
-	fail_at(c, Q3_ERR_INVALID, name, "JSON schema keyword \"%.*s\" is not supported", len, name);
-}
-
-/* ---------------------------------------------------------------------------------------------
- * Keywords
- * --------------------------------------------------------------------------------------------- */
-
-static bool
-is_annotation(const char *name)
-{
-	for (size_t i = 0; i < sizeof(annotations) / sizeof(annotations[0]); i++)
-		if (strcmp(annotations[i], name) == 0)
-			return true;
-	return false;
-}
-
-static void
-read_keywords(compiler *c, const cJSON *json, keywords *k)
-{
-	const cJSON *child;
-
-	memset(k, 0, sizeof(*k));
-	cJSON_ArrayForEach(child, json)
-	{
-		int i = 0;
-
-		if (is_annotation(child->string))
-			continue;
-		while (i < N_KEYWORDS && strcmp(keyword_names[i], child->string) != 0)
-			i++;
-		if (i == N_KEYWORDS || ((BIT(i) & DEFINITION_KEYWORDS) && json != c->root))
-			unknown_keyword(c, child->string);
-		else if (k->value[i] != NULL)
-			fail_at(c, Q3_ERR_INVALID, child->string, "JSON schema keyword \"%s\" is there twice",
-			        child->string);
-		else
-		{
-			k->value[i] = child;
-			k->present |= BIT(i);
-		}
-	}
-	k->present &= ~DEFINITION_KEYWORDS;
-}
-
-/* The keyword decides alone: beside it only those in others may stand. */
-static void
-check_alone(compiler *c, const keywords *k, keyword alone, uint32_t others)
-{
-	for (int i = 0; i < N_KEYWORDS; i++)
-		if (i != (int) alone && (k->present & ~others & BIT(i)))
-			fail_at(c, Q3_ERR_INVALID, keyword_names[i],
-			        "JSON schema keyword \"%s\" cannot be combined with \"%s\"", keyword_names[i],
-			        keyword_names[alone]);
-}
-
-/* A count that is not negative, or what stands for its absence. */
-static int32_t
-read_count(compiler *c, const keywords *k, keyword which, int32_t absent)
-{
-	const cJSON *value = k->value[which];
-
-	if (value == NULL)
-		return absent;
-	if (!cJSON_IsNumber(value) || value->valuedouble < 0 ||
-	    value->valuedouble != floor(value->valuedouble))
-	{
-		wrong_value(c, which, "a whole number that is not negative");
-		return 0;
-	}
-	return value->valuedouble < Q3_NO_LIMIT ? (int32_t) value->valuedouble : Q3_NO_LIMIT - 1;
-}
-
-static void
-check_counts(compiler *c, keyword min_name, int32_t min, keyword max_name, int32_t max)
-{
-	if (min > max)
-		fail_at(c, Q3_ERR_INVALID, keyword_names[min_name],
-		        "JSON schema keyword \"%s\" is greater than \"%s\"", keyword_names[min_name],
-		        keyword_names[max_name]);
-}
-
-static uint32_t
-type_of_name(const char *name)
-{
-	for (size_t i = 0; i < N_TYPES; i++)
-		if (strcmp(type_names[i], name) == 0)
-			return 1u << i;
-	return 0;
-}
-
-/* The types that the schema allows, as bits; 0 after a failure, or when none are given. */
-static uint32_t
-read_types(compiler *c, const keywords *k)
-{
-	const cJSON *value = k->value[KW_TYPE], *item;
-	uint32_t types = 0, type;
-
-	if (value == NULL)
-		return ((k->present & OBJECT_KEYWORDS) ? TYPE_OBJECT : 0) |
-		       ((k->present & ARRAY_KEYWORDS) ? TYPE_ARRAY : 0) |
-		       ((k->present & STRING_KEYWORDS) ? TYPE_STRING : 0) |
-		       ((k->present & NUMBER_KEYWORDS) ? TYPE_NUMBER : 0);
-	if (cJSON_IsString(value))
-		types = type_of_name(value->valuestring);
-	cJSON_ArrayForEach(item, value)
-	{
-		type = cJSON_IsString(item) ? type_of_name(item->valuestring) : 0;
-		types |= type;
-		if (type == 0 || !cJSON_IsArray(value))
-		{
-			types = 0;
-			break;
-		}
-	}
-	if (types == 0)
-		wrong_value(c, KW_TYPE, "the name of a type or a list of them");
-	return types;
-}
 
 /* ---------------------------------------------------------------------------------------------
  * Nodes and automata
@@ -348,9 +56,9 @@ node_add(compiler *c, q3_node node)
 	q3_schema *s = c->s;
 
 	if (s->n_nodes >= MAX_NODES)
-		too_large(c);
+		q3_schema_too_large(&c->r);
 	else if (!q3_grow(&s->nodes, s->n_nodes, &s->node_capacity, sizeof(s->nodes[0])))
-		out_of_memory(c);
+		q3_schema_out_of_memory(&c->r);
 	else
 	{
 		s->nodes[s->n_nodes] = node;
@@ -369,7 +77,7 @@ add_return(compiler *c)
 static uint32_t
 add_bytes(compiler *c, const char *text, size_t len, uint32_t next)
 {
-	while (len > 0 && c->code == Q3_OK)
+	while (len > 0 && c->r.code == Q3_OK)
 		next = node_add(
 		    c, (q3_node){.kind = Q3_NODE_BYTE, .byte = (uint8_t) text[--len], .next = next});
 	return next;
@@ -415,22 +123,22 @@ keep_automaton(compiler *c, q3_dfa *dfa, const char *key, const char *name)
 
 	if (dfa == NULL)
 	{
-		q3_error err = *c->err;
+		q3_error err = *c->r.err;
 
 		if (err.code != Q3_ERR_MEMORY && strcmp(err.message, "nothing is accepted") == 0)
-			fail_at(c, Q3_ERR_INVALID, NULL, "no value is valid under JSON schema");
+			q3_schema_fail(&c->r, Q3_ERR_INVALID, NULL, "no value is valid under JSON schema");
 		else
-			fail_at(c, err.code, name, "%s", err.message);
+			q3_schema_fail(&c->r, err.code, name, "%s", err.message);
 		return 0;
 	}
 	s->automata_bytes += dfa->bytes;
 	if (s->automata_bytes > MAX_AUTOMATA_BYTES)
-		too_large(c);
+		q3_schema_too_large(&c->r);
 	else if ((copy = strdup(key)) == NULL ||
 	         !q3_grow(&c->keys, s->n_automata, &c->key_capacity, sizeof(c->keys[0])) ||
 	         !q3_grow(&s->automata, s->n_automata, &s->automata_capacity, sizeof(s->automata[0])))
-		out_of_memory(c);
-	if (c->code != Q3_OK)
+		q3_schema_out_of_memory(&c->r);
+	if (c->r.code != Q3_OK)
 	{
 		free(copy);
 		q3_dfa_free(dfa);
@@ -476,14 +184,14 @@ pattern_of_format(compiler *c, const cJSON *format)
 {
 	if (!cJSON_IsString(format))
 	{
-		wrong_value(c, KW_FORMAT, "a string");
+		q3_schema_wrong_value(&c->r, KW_FORMAT, "a string");
 		return NULL;
 	}
 	for (size_t i = 0; i < sizeof(formats) / sizeof(formats[0]); i++)
 		if (strcmp(formats[i][0], format->valuestring) == 0)
 			return formats[i][1];
-	fail_at(c, Q3_ERR_INVALID, keyword_names[KW_FORMAT],
-	        "format of JSON schema is not one of date, time, date-time, uuid and email");
+	q3_schema_fail(&c->r, Q3_ERR_INVALID, q3_schema_keyword_names[KW_FORMAT],
+	               "format of JSON schema is not one of date, time, date-time, uuid and email");
 	return NULL;
 }
 
@@ -498,35 +206,35 @@ compile_pattern(compiler *c, const char *pattern, const char *name, int32_t min,
 	q3_text_add(&full, key, strlen(key));
 	q3_text_add(&full, pattern, strlen(pattern) + 1);
 	if (full.failed)
-		out_of_memory(c);
+		q3_schema_out_of_memory(&c->r);
 	else if ((index = find_automaton(c, full.data)) < 0)
 		index = keep_automaton(
-		    c, q3_pattern_compile((q3_str){pattern, strlen(pattern)}, min, max, c->err), full.data,
-		    name);
+		    c, q3_pattern_compile((q3_str){pattern, strlen(pattern)}, min, max, c->r.err),
+		    full.data, name);
 	free(full.data);
 	return add_automaton(c, index);
 }
 
 static uint32_t
-compile_string(compiler *c, const keywords *k)
+compile_string(compiler *c, const q3_keywords *k)
 {
-	int32_t min = read_count(c, k, KW_MIN_LENGTH, 0);
-	int32_t max = read_count(c, k, KW_MAX_LENGTH, Q3_NO_LIMIT);
+	int32_t min = q3_schema_count(&c->r, k, KW_MIN_LENGTH, 0);
+	int32_t max = q3_schema_count(&c->r, k, KW_MAX_LENGTH, Q3_NO_LIMIT);
 	const cJSON *pattern = k->value[KW_PATTERN], *format = k->value[KW_FORMAT];
 	uint32_t node;
 
-	check_counts(c, KW_MIN_LENGTH, min, KW_MAX_LENGTH, max);
+	q3_schema_check_counts(&c->r, KW_MIN_LENGTH, min, KW_MAX_LENGTH, max);
 	if (pattern != NULL && format != NULL)
-		check_alone(c, k, KW_FORMAT, ~BIT(KW_PATTERN));
+		q3_schema_check_alone(&c->r, k, KW_FORMAT, ~BIT(KW_PATTERN));
 	if (pattern != NULL && !cJSON_IsString(pattern))
-		wrong_value(c, KW_PATTERN, "a string");
-	if (format != NULL && c->code == Q3_OK)
+		q3_schema_wrong_value(&c->r, KW_PATTERN, "a string");
+	if (format != NULL && c->r.code == Q3_OK)
 	{
 		const char *text = pattern_of_format(c, format);
 
 		return text == NULL ? 0 : compile_pattern(c, text, "format", min, max);
 	}
-	if (c->code != Q3_OK)
+	if (c->r.code != Q3_OK)
 		return 0;
 	if (pattern != NULL)
 		return compile_pattern(c, pattern->valuestring, "pattern", min, max);
@@ -537,17 +245,17 @@ compile_string(compiler *c, const keywords *k)
 
 /* The text of a bound; NULL: none. */
 static const char *
-read_bound(compiler *c, const keywords *k, keyword which)
+read_bound(compiler *c, const q3_keywords *k, q3_keyword which)
 {
 	const cJSON *value = k->value[which];
 
 	if (value != NULL && !cJSON_IsNumber(value))
-		wrong_value(c, which, "a number");
-	return value != NULL && c->code == Q3_OK ? value->valuestring : NULL;
+		q3_schema_wrong_value(&c->r, which, "a number");
+	return value != NULL && c->r.code == Q3_OK ? value->valuestring : NULL;
 }
 
 static uint32_t
-compile_number(compiler *c, const keywords *k, bool integer)
+compile_number(compiler *c, const q3_keywords *k, bool integer)
 {
 	const char *min = read_bound(c, k, KW_MINIMUM), *above = read_bound(c, k, KW_ABOVE);
 	const char *max = read_bound(c, k, KW_MAXIMUM), *below = read_bound(c, k, KW_BELOW);
@@ -561,9 +269,9 @@ compile_number(compiler *c, const keywords *k, bool integer)
 	int32_t index = -1;
 
 	if (min != NULL && above != NULL)
-		check_alone(c, k, KW_ABOVE, ~BIT(KW_MINIMUM));
+		q3_schema_check_alone(&c->r, k, KW_ABOVE, ~BIT(KW_MINIMUM));
 	if (max != NULL && below != NULL)
-		check_alone(c, k, KW_BELOW, ~BIT(KW_MAXIMUM));
+		q3_schema_check_alone(&c->r, k, KW_BELOW, ~BIT(KW_MAXIMUM));
 	for (int i = 0; i < 3; i++)
 	{
 		const char *part = parts[i] != NULL ? parts[i] : "-";
@@ -573,9 +281,9 @@ compile_number(compiler *c, const keywords *k, bool integer)
 	}
 	q3_text_add(&key, "", 1);
 	if (key.failed)
-		out_of_memory(c);
-	else if (c->code == Q3_OK && (index = find_automaton(c, key.data)) < 0)
-		index = keep_automaton(c, q3_number_range_compile(&range, c->err), key.data, NULL);
+		q3_schema_out_of_memory(&c->r);
+	else if (c->r.code == Q3_OK && (index = find_automaton(c, key.data)) < 0)
+		index = keep_automaton(c, q3_number_range_compile(&range, c->r.err), key.data, NULL);
 	free(key.data);
 	return add_automaton(c, index);
 }
@@ -623,26 +331,26 @@ add_value(q3_nfa *n, const cJSON *value, uint32_t types, q3_text *text)
 
 /* One of the values in list, or the one value, as far as their types are allowed. */
 static uint32_t
-compile_values(compiler *c, const keywords *k, const cJSON *list, const cJSON *one)
+compile_values(compiler *c, const q3_keywords *k, const cJSON *list, const cJSON *one)
 {
 	q3_nfa n = {0};
 	q3_text text = {0};
 	const cJSON *item;
 	char key[32];
-	uint32_t types = read_types(c, k);
+	uint32_t types = q3_schema_types(&c->r, k);
 	int32_t index = 0;
 	bool ok = true;
 
 	if (list != NULL && (!cJSON_IsArray(list) || list->child == NULL))
-		wrong_value(c, KW_ENUM, "a list of values");
+		q3_schema_wrong_value(&c->r, KW_ENUM, "a list of values");
 	q3_nfa_state(&n, false);
 	if (one != NULL)
 		ok = add_value(&n, one, types, &text);
 	cJSON_ArrayForEach(item, list) ok = ok && add_value(&n, item, types, &text);
 	n.failed = n.failed || !ok;
 	snprintf(key, sizeof(key), "values %zu", c->s->n_automata);
-	if (c->code == Q3_OK)
-		index = keep_automaton(c, q3_dfa_create(&n, c->err), key, NULL);
+	if (c->r.code == Q3_OK)
+		index = keep_automaton(c, q3_dfa_create(&n, c->r.err), key, NULL);
 	q3_nfa_free(&n);
 	free(text.data);
 	return add_automaton(c, index);
@@ -667,17 +375,17 @@ check_required(compiler *c, const cJSON *required, const cJSON *properties)
 	const cJSON *item;
 
 	if (required != NULL && !cJSON_IsArray(required))
-		wrong_value(c, KW_REQUIRED, "a list of strings");
+		q3_schema_wrong_value(&c->r, KW_REQUIRED, "a list of strings");
 	cJSON_ArrayForEach(item, required)
 	{
 		if (!cJSON_IsString(item))
 		{
-			wrong_value(c, KW_REQUIRED, "a list of strings");
+			q3_schema_wrong_value(&c->r, KW_REQUIRED, "a list of strings");
 			return;
 		}
 		if (!cJSON_GetObjectItemCaseSensitive(properties, item->valuestring))
-			fail_at(c, Q3_ERR_INVALID, keyword_names[KW_REQUIRED],
-			        "JSON schema requires a property that it does not define");
+			q3_schema_fail(&c->r, Q3_ERR_INVALID, q3_schema_keyword_names[KW_REQUIRED],
+			               "JSON schema requires a property that it does not define");
 	}
 }
 
@@ -694,13 +402,13 @@ check_properties(compiler *c, const cJSON *properties)
 
 		if (++n > MAX_PROPERTIES)
 		{
-			fail_at(c, Q3_ERR_UNSUPPORTED, keyword_names[KW_PROPERTIES],
-			        "JSON schema has an object of more than %d properties", MAX_PROPERTIES);
+			q3_schema_fail(&c->r, Q3_ERR_UNSUPPORTED, q3_schema_keyword_names[KW_PROPERTIES],
+			               "JSON schema has an object of more than %d properties", MAX_PROPERTIES);
 			return n;
 		}
 		if (first != item)
-			fail_at(c, Q3_ERR_INVALID, keyword_names[KW_PROPERTIES],
-			        "JSON schema defines a property twice");
+			q3_schema_fail(&c->r, Q3_ERR_INVALID, q3_schema_keyword_names[KW_PROPERTIES],
+			               "JSON schema defines a property twice");
 	}
 	return n;
 }
@@ -712,14 +420,14 @@ check_properties(compiler *c, const cJSON *properties)
 static void
 add_property(compiler *c, const cJSON *property, bool required, uint32_t *first, uint32_t *more)
 {
-	size_t before = path_push(c, property->string);
+	size_t before = q3_schema_enter(&c->r, property->string);
 	q3_text key = {0};
 	uint32_t rule = compile_schema(c, property), node;
 
 	q3_text_add_string(&key, property->string);
 	q3_text_add(&key, ": ", 2);
 	if (key.failed)
-		out_of_memory(c);
+		q3_schema_out_of_memory(&c->r);
 	else
 	{
 		node = add_bytes(c, key.data, key.len, add_call(c, rule, *more));
@@ -728,11 +436,11 @@ add_property(compiler *c, const cJSON *property, bool required, uint32_t *first,
 		*more = required ? node : add_split(c, node, *more);
 	}
 	free(key.data);
-	path_pop(c, before);
+	q3_schema_leave(&c->r, before);
 }
 
 static uint32_t
-compile_object(compiler *c, const keywords *k)
+compile_object(compiler *c, const q3_keywords *k)
 {
 	const cJSON *properties = k->value[KW_PROPERTIES], *required = k->value[KW_REQUIRED], *item;
 	const cJSON *list[MAX_PROPERTIES];
@@ -741,49 +449,49 @@ compile_object(compiler *c, const keywords *k)
 	int n = 0;
 
 	if (!cJSON_IsObject(properties))
-		wrong_value(c, KW_PROPERTIES, "an object, and cannot be left out");
+		q3_schema_wrong_value(&c->r, KW_PROPERTIES, "an object, and cannot be left out");
 	if (k->value[KW_ADDITIONAL] != NULL && !cJSON_IsFalse(k->value[KW_ADDITIONAL]))
-		wrong_value(c, KW_ADDITIONAL, "false");
-	if (c->code == Q3_OK)
+		q3_schema_wrong_value(&c->r, KW_ADDITIONAL, "false");
+	if (c->r.code == Q3_OK)
 		check_required(c, required, properties);
-	if (c->code == Q3_OK)
+	if (c->r.code == Q3_OK)
 		check_properties(c, properties);
-	if (c->code != Q3_OK)
+	if (c->r.code != Q3_OK)
 		return 0;
 	cJSON_ArrayForEach(item, properties) list[n++] = item;
-	before = path_push(c, keyword_names[KW_PROPERTIES]);
+	before = q3_schema_enter(&c->r, q3_schema_keyword_names[KW_PROPERTIES]);
 	first = more = add_text(c, "}", add_return(c));
-	while (n-- > 0 && c->code == Q3_OK)
+	while (n-- > 0 && c->r.code == Q3_OK)
 		add_property(c, list[n], is_required(required, list[n]->string), &first, &more);
-	path_pop(c, before);
+	q3_schema_leave(&c->r, before);
 	return add_text(c, "{", first);
 }
 
 static uint32_t
-compile_array(compiler *c, const keywords *k)
+compile_array(compiler *c, const q3_keywords *k)
 {
-	int32_t min = read_count(c, k, KW_MIN_ITEMS, 0);
-	int32_t max = read_count(c, k, KW_MAX_ITEMS, Q3_NO_LIMIT);
+	int32_t min = q3_schema_count(&c->r, k, KW_MIN_ITEMS, 0);
+	int32_t max = q3_schema_count(&c->r, k, KW_MAX_ITEMS, Q3_NO_LIMIT);
 	const cJSON *items = k->value[KW_ITEMS];
 	q3_node node = {.kind = Q3_NODE_ARRAY, .min = min, .max = max};
 	uint32_t array, rule;
 	size_t before;
 
-	check_counts(c, KW_MIN_ITEMS, min, KW_MAX_ITEMS, max);
+	q3_schema_check_counts(&c->r, KW_MIN_ITEMS, min, KW_MAX_ITEMS, max);
 	if (items == NULL && max > 0)
-		wrong_value(c, KW_ITEMS, "a schema, and cannot be left out");
-	if (c->code != Q3_OK)
+		q3_schema_wrong_value(&c->r, KW_ITEMS, "a schema, and cannot be left out");
+	if (c->r.code != Q3_OK)
 		return 0;
 	if (max == 0)
 		return add_text(c, "[]", add_return(c));
-	before = path_push(c, keyword_names[KW_ITEMS]);
+	before = q3_schema_enter(&c->r, q3_schema_keyword_names[KW_ITEMS]);
 	rule = compile_schema(c, items);
-	path_pop(c, before);
+	q3_schema_leave(&c->r, before);
 	node.close = add_text(c, "]", add_return(c));
 	array = node_add(c, node);
 	node.next = add_call(c, rule, array);
 	node.other = add_text(c, ", ", node.next);
-	if (c->code == Q3_OK)
+	if (c->r.code == Q3_OK)
 		c->s->nodes[array] = node;
 	return add_text(c, "[", array);
 }
@@ -804,7 +512,7 @@ use_definition(compiler *c, const cJSON *json, const char *group, const char *na
 	if (!q3_grow(&c->definitions, c->n_definitions, &c->definition_capacity,
 	             sizeof(c->definitions[0])))
 	{
-		out_of_memory(c);
+		q3_schema_out_of_memory(&c->r);
 		return 0;
 	}
 	d.node = node_add(c, (q3_node){.kind = Q3_NODE_JUMP});
@@ -815,50 +523,51 @@ use_definition(compiler *c, const cJSON *json, const char *group, const char *na
 static uint32_t
 compile_ref(compiler *c, const cJSON *ref)
 {
-	static const keyword groups[] = {KW_DEFS, KW_DEFINITIONS};
+	static const q3_keyword groups[] = {KW_DEFS, KW_DEFINITIONS};
 	const char *text = cJSON_IsString(ref) ? ref->valuestring : "";
 
 	if (strcmp(text, "#") == 0)
-		return use_definition(c, c->root, NULL, NULL);
+		return use_definition(c, c->r.root, NULL, NULL);
 	for (int i = 0; i < 2; i++)
 	{
-		const char *group = keyword_names[groups[i]];
+		const char *group = q3_schema_keyword_names[groups[i]];
 		size_t len = strlen(group);
 		const cJSON *item;
 
 		if (strncmp(text, "#/", 2) != 0 || strncmp(text + 2, group, len) != 0 ||
 		    text[2 + len] != '/')
 			continue;
-		cJSON_ArrayForEach(item, cJSON_GetObjectItemCaseSensitive(c->root, group))
+		cJSON_ArrayForEach(item, cJSON_GetObjectItemCaseSensitive(c->r.root, group))
 		{
-			char path[sizeof(c->path)];
-			size_t before = strlen(c->path);
+			char path[sizeof(c->r.path)];
+			size_t before = strlen(c->r.path);
 
 			/* Compared as pointers are written: with ~0 and ~1. */
-			path_push(c, item->string);
-			snprintf(path, sizeof(path), "%s", c->path + before);
-			path_pop(c, before);
+			q3_schema_enter(&c->r, item->string);
+			snprintf(path, sizeof(path), "%s", c->r.path + before);
+			q3_schema_leave(&c->r, before);
 			if (strcmp(path, text + 2 + len) == 0)
 				return use_definition(c, item, group, item->string);
 		}
 	}
-	fail_at(c, Q3_ERR_INVALID, keyword_names[KW_REF],
-	        "$ref of JSON schema must name \"#\" or what is in \"#/$defs/\" or \"#/definitions/\"");
+	q3_schema_fail(
+	    &c->r, Q3_ERR_INVALID, q3_schema_keyword_names[KW_REF],
+	    "$ref of JSON schema must name \"#\" or what is in \"#/$defs/\" or \"#/definitions/\"");
 	return 0;
 }
 
 static uint32_t
 compile_any_of(compiler *c, const cJSON *list)
 {
-	size_t before = path_push(c, keyword_names[KW_ANY_OF]);
+	size_t before = q3_schema_enter(&c->r, q3_schema_keyword_names[KW_ANY_OF]);
 	const cJSON *item;
 	uint32_t node = 0;
 	int i = 0;
 
 	if (!cJSON_IsArray(list) || list->child == NULL)
 	{
-		path_pop(c, before);
-		wrong_value(c, KW_ANY_OF, "a list of schemas");
+		q3_schema_leave(&c->r, before);
+		q3_schema_wrong_value(&c->r, KW_ANY_OF, "a list of schemas");
 		return 0;
 	}
 	cJSON_ArrayForEach(item, list)
@@ -867,22 +576,23 @@ compile_any_of(compiler *c, const cJSON *list)
 		size_t inner;
 
 		snprintf(number, sizeof(number), "%d", i++);
-		inner = path_push(c, number);
+		inner = q3_schema_enter(&c->r, number);
 		node = add_split(c, node, compile_schema(c, item));
-		path_pop(c, inner);
+		q3_schema_leave(&c->r, inner);
 	}
-	path_pop(c, before);
+	q3_schema_leave(&c->r, before);
 	return node;
 }
 
 static uint32_t
-compile_types(compiler *c, const keywords *k)
+compile_types(compiler *c, const q3_keywords *k)
 {
-	uint32_t types = read_types(c, k), node = 0;
+	uint32_t types = q3_schema_types(&c->r, k), node = 0;
 
 	if (types == 0)
-		fail_at(c, Q3_ERR_INVALID, NULL, "JSON schema does not say which type a value has");
-	if (c->code != Q3_OK)
+		q3_schema_fail(&c->r, Q3_ERR_INVALID, NULL,
+		               "JSON schema does not say which type a value has");
+	if (c->r.code != Q3_OK)
 		return 0;
 	if (types & TYPE_OBJECT)
 		node = add_split(c, node, compile_object(c, k));
@@ -906,34 +616,35 @@ compile_types(compiler *c, const keywords *k)
 static uint32_t
 compile_schema(compiler *c, const cJSON *json)
 {
-	keywords k;
+	q3_keywords k;
 	uint32_t node;
 
 	if (cJSON_IsFalse(json))
 		return node_add(c, (q3_node){.kind = Q3_NODE_FAIL});
 	if (!cJSON_IsObject(json))
-		fail_at(c, Q3_ERR_INVALID, NULL,
-		        cJSON_IsTrue(json) ? "JSON schema does not say which type a value has"
-		                           : "JSON schema is not an object");
+		q3_schema_fail(&c->r, Q3_ERR_INVALID, NULL,
+		               cJSON_IsTrue(json) ? "JSON schema does not say which type a value has"
+		                                  : "JSON schema is not an object");
 	if (++c->nesting > MAX_NESTING)
-		fail_at(c, Q3_ERR_UNSUPPORTED, NULL, "JSON schema is nested too deeply");
-	if (c->code == Q3_OK)
-		read_keywords(c, json, &k);
-	if (c->code != Q3_OK)
+		q3_schema_fail(&c->r, Q3_ERR_UNSUPPORTED, NULL, "JSON schema is nested too deeply");
+	if (c->r.code == Q3_OK)
+		q3_schema_read(&c->r, json, &k);
+	if (c->r.code != Q3_OK)
 		return 0;
 	if (k.value[KW_REF] != NULL)
 	{
-		check_alone(c, &k, KW_REF, 0);
+		q3_schema_check_alone(&c->r, &k, KW_REF, 0);
 		node = compile_ref(c, k.value[KW_REF]);
 	}
 	else if (k.value[KW_ANY_OF] != NULL)
 	{
-		check_alone(c, &k, KW_ANY_OF, 0);
+		q3_schema_check_alone(&c->r, &k, KW_ANY_OF, 0);
 		node = compile_any_of(c, k.value[KW_ANY_OF]);
 	}
 	else if (k.value[KW_ENUM] != NULL || k.value[KW_CONST] != NULL)
 	{
-		check_alone(c, &k, k.value[KW_ENUM] != NULL ? KW_ENUM : KW_CONST, BIT(KW_TYPE));
+		q3_schema_check_alone(&c->r, &k, k.value[KW_ENUM] != NULL ? KW_ENUM : KW_CONST,
+		                      BIT(KW_TYPE));
 		node = compile_values(c, &k, k.value[KW_ENUM], k.value[KW_CONST]);
 	}
 	else
@@ -946,20 +657,20 @@ compile_schema(compiler *c, const cJSON *json)
 static void
 compile_all(compiler *c)
 {
-	use_definition(c, c->root, NULL, NULL);
-	for (size_t i = 0; i < c->n_definitions && c->code == Q3_OK; i++)
+	use_definition(c, c->r.root, NULL, NULL);
+	for (size_t i = 0; i < c->n_definitions && c->r.code == Q3_OK; i++)
 	{
 		definition d = c->definitions[i];
 		uint32_t node;
 
-		snprintf(c->path, sizeof(c->path), "#");
+		snprintf(c->r.path, sizeof(c->r.path), "#");
 		if (d.group != NULL)
 		{
-			path_push(c, d.group);
-			path_push(c, d.name);
+			q3_schema_enter(&c->r, d.group);
+			q3_schema_enter(&c->r, d.name);
 		}
 		node = compile_schema(c, d.json);
-		if (c->code == Q3_OK)
+		if (c->r.code == Q3_OK)
 			c->s->nodes[d.node].next = node;
 	}
 }
@@ -1032,34 +743,34 @@ q3_schema *
 q3_schema_compile(q3_str text, q3_error *err)
 {
 	q3_error unused = {0};
-	compiler c = {.err = err != NULL ? err : &unused, .path = "#"};
-	cJSON *root = q3_schema_parse(text, c.err);
+	compiler c = {.r = {.err = err != NULL ? err : &unused, .path = "#"}};
+	cJSON *root = q3_schema_parse(text, c.r.err);
 
 	if (root == NULL)
 		return NULL;
-	c.root = root;
+	c.r.root = root;
 	c.s = calloc(1, sizeof(*c.s));
 	if (c.s == NULL)
-		out_of_memory(&c);
+		q3_schema_out_of_memory(&c.r);
 	else
 	{
 		pthread_mutex_init(&c.s->lock, NULL);
 		node_add(&c, (q3_node){.kind = Q3_NODE_DONE});
 		compile_all(&c);
 	}
-	if (c.code == Q3_OK)
+	if (c.r.code == Q3_OK)
 	{
 		c.s->start = c.definitions[0].node;
 		find_needs(c.s);
 		if (c.s->nodes[c.s->start].need >= Q3_SCHEMA_MAX_NESTING)
-			fail_at(&c, Q3_ERR_INVALID, NULL, "no value is valid under JSON schema");
+			q3_schema_fail(&c.r, Q3_ERR_INVALID, NULL, "no value is valid under JSON schema");
 	}
 	for (size_t i = 0; c.keys != NULL && i < c.s->n_automata; i++)
 		free(c.keys[i]);
 	free(c.keys);
 	free(c.definitions);
 	cJSON_Delete(root);
-	if (c.code == Q3_OK)
+	if (c.r.code == Q3_OK)
 		return c.s;
 	q3_schema_free(c.s);
 	return NULL;

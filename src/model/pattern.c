@@ -1,12 +1,13 @@
 /*
  * pattern.c: from a regular expression to an automaton over bytes.
  *
- * The expression becomes a tree, the tree edges between states (Thompson's construction, counted
- * repetitions written out), these an automaton over characters (subset construction), and this,
- * with a count of characters where the length is limited, one over the bytes of UTF-8 and JSON's
- * escapes. All memory is freed before the function returns, but for the result.
+ * The expression becomes a tree (pattern_parse.c), the tree edges between states (Thompson's
+ * construction, counted repetitions written out), these an automaton over characters (subset
+ * construction), and this, with a count of characters where the length is limited, one over the
+ * bytes of UTF-8 and JSON's escapes. All memory is freed before the function returns, but for the
+ * result.
  */
-#include "model/pattern.h"
+#include "model/pattern_internal.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,576 +16,32 @@
 #include "model/unicode.h"
 
 #define MAX_PATTERN 4096
-#define MAX_NESTING 50
-#define MAX_REPEAT 1000
-#define MAX_TREE 20000
 #define MAX_NFA 50000
 #define MAX_CHAR_STATES 5000
-#define LAST_CHAR 0x10ffff
-
-typedef struct range
-{
-	uint32_t low, high;
-} range;
-
-/* A set of characters: ranges in order that do not touch. */
-typedef struct char_set
-{
-	range *ranges;
-	size_t n, capacity;
-} char_set;
-
-typedef enum tree_kind
-{
-	TREE_EMPTY,
-	TREE_SET,
-	TREE_CAT,
-	TREE_ALT,
-	TREE_REPEAT,
-	TREE_BEGIN, /* ^ */
-	TREE_END    /* $ */
-} tree_kind;
-
-typedef struct tree
-{
-	tree_kind kind;
-	int32_t left, right; /* CAT, ALT; REPEAT: left */
-	int32_t min, max;    /* REPEAT; max -1: no limit */
-	int32_t set;         /* SET */
-} tree;
-
-/* A state of the automaton with free edges: a set of characters to one state, or up to two free. */
-typedef struct link
-{
-	tree_kind kind; /* SET: out[0] behind a character; BEGIN, END: free there only; EMPTY */
-	int32_t set;
-	int32_t out[2]; /* -1: none */
-} link;
-
-typedef struct compiler
-{
-	const uint8_t *at, *end;
-	q3_error *err;
-	q3_code code; /* the first failure; everything stops then */
-	int nesting;
-	tree *trees;
-	size_t n_trees, tree_capacity;
-	char_set *sets;
-	size_t n_sets, set_capacity;
-	link *links;
-	size_t n_links, link_capacity;
-	int32_t accept;
-	/* Characters between which no set begins or ends: [cuts[i], cuts[i + 1]). */
-	uint32_t *cuts;
-	size_t n_cuts, cut_capacity;
-	/* The automaton over characters: next[state * (n_cuts - 1) + interval], -1: none. */
-	q3_sets states;
-	int32_t *next;
-	size_t next_capacity;
-	uint8_t *accepts;
-	size_t accept_capacity;
-	/* Scratch of closures. */
-	uint8_t *seen;
-	int32_t *work;
-	size_t n_work;
-} compiler;
-
-/* ---------------------------------------------------------------------------------------------
- * Errors
- * --------------------------------------------------------------------------------------------- */
-
-static void
-out_of_memory(compiler *c)
-{
-	if (c->code == Q3_OK)
-		c->code = q3_fail(c->err, Q3_ERR_MEMORY, "out of memory");
-}
-
-static void
-too_large(compiler *c)
-{
-	if (c->code == Q3_OK)
-		c->code = q3_fail(c->err, Q3_ERR_UNSUPPORTED, "regular expression is too large");
-}
-
-static void
-unsupported(compiler *c, const char *what)
-{
-	if (c->code == Q3_OK)
-		c->code =
-		    q3_fail(c->err, Q3_ERR_INVALID, "%s is not supported in a regular expression", what);
-}
-
-static void
-invalid(compiler *c, const char *what)
-{
-	if (c->code == Q3_OK)
-		c->code = q3_fail(c->err, Q3_ERR_INVALID, "invalid regular expression: %s", what);
-}
-
-/* ---------------------------------------------------------------------------------------------
- * Sets of characters
- * --------------------------------------------------------------------------------------------- */
-
-static void
-set_add(compiler *c, char_set *s, uint32_t low, uint32_t high)
-{
-	if (!q3_grow(&s->ranges, s->n, &s->capacity, sizeof(s->ranges[0])))
-		out_of_memory(c);
-	else
-		s->ranges[s->n++] = (range){low, high};
-}
-
-static int
-compare_ranges(const void *a, const void *b)
-{
-	const range *x = a, *y = b;
-
-	return (x->low > y->low) - (x->low < y->low);
-}
-
-static void
-set_sort(char_set *s)
-{
-	size_t n = 0;
-
-	if (s->n > 1)
-		qsort(s->ranges, s->n, sizeof(s->ranges[0]), compare_ranges);
-	for (size_t i = 0; i < s->n; i++)
-	{
-		if (n > 0 && s->ranges[i].low <= s->ranges[n - 1].high + 1)
-		{
-			if (s->ranges[i].high > s->ranges[n - 1].high)
-				s->ranges[n - 1].high = s->ranges[i].high;
-		}
-		else
-			s->ranges[n++] = s->ranges[i];
-	}
-	s->n = n;
-}
-
-/* All but these: s becomes the complement within 0 .. LAST_CHAR. */
-static void
-set_invert(compiler *c, char_set *s)
-{
-	char_set inverse = {0};
-	uint32_t next = 0;
-
-	set_sort(s);
-	for (size_t i = 0; i < s->n; i++)
-	{
-		if (s->ranges[i].low > next)
-			set_add(c, &inverse, next, s->ranges[i].low - 1);
-		next = s->ranges[i].high + 1;
-	}
-	if (next <= LAST_CHAR)
-		set_add(c, &inverse, next, LAST_CHAR);
-	free(s->ranges);
-	*s = inverse;
-}
-
-/* Takes the set over, without what a string of ours cannot hold; returns its number. */
-static int32_t
-set_keep(compiler *c, char_set *s)
-{
-	set_invert(c, s);
-	set_add(c, s, 0, 0);
-	set_add(c, s, 0xd800, 0xdfff);
-	set_invert(c, s);
-	if (!q3_grow(&c->sets, c->n_sets, &c->set_capacity, sizeof(c->sets[0])))
-	{
-		out_of_memory(c);
-		free(s->ranges);
-		return 0;
-	}
-	c->sets[c->n_sets] = *s;
-	return (int32_t) c->n_sets++;
-}
-
-/*
- * The characters of \d, \w, \s and their opposites. What counts as white space beyond ASCII differs
- * between dialects: it belongs to neither \s nor \S here.
- */
-static void
-add_class(compiler *c, char_set *s, uint32_t letter)
-{
-	static const range spaces[] = {
-	    {0x85, 0x85},     {0xa0, 0xa0},     {0x1680, 0x1680}, {0x180e, 0x180e}, {0x2000, 0x200a},
-	    {0x2028, 0x2029}, {0x202f, 0x202f}, {0x205f, 0x205f}, {0x3000, 0x3000}, {0xfeff, 0xfeff}};
-	char_set class = {0};
-
-	if (letter == 'd' || letter == 'D' || letter == 'w' || letter == 'W')
-		set_add(c, &class, '0', '9');
-	if (letter == 'w' || letter == 'W')
-	{
-		set_add(c, &class, 'A', 'Z');
-		set_add(c, &class, '_', '_');
-		set_add(c, &class, 'a', 'z');
-	}
-	if (letter == 's' || letter == 'S')
-	{
-		set_add(c, &class, '\t', '\r');
-		set_add(c, &class, ' ', ' ');
-	}
-	for (size_t i = 0; letter == 'S' && i < sizeof(spaces) / sizeof(spaces[0]); i++)
-		set_add(c, &class, spaces[i].low, spaces[i].high);
-	/* Other languages' letters and digits are in \w and \d for some: in \W and \D they are not. */
-	if (letter == 'W' || letter == 'D')
-		set_add(c, &class, 0x80, LAST_CHAR);
-	if (letter == 'D' || letter == 'W' || letter == 'S')
-		set_invert(c, &class);
-	for (size_t i = 0; i < class.n; i++)
-		set_add(c, s, class.ranges[i].low, class.ranges[i].high);
-	free(class.ranges);
-}
-
-/* ---------------------------------------------------------------------------------------------
- * Parsing
- * --------------------------------------------------------------------------------------------- */
-
-static int32_t parse_alternatives(compiler *c);
-
-static int32_t
-tree_add(compiler *c, tree t)
-{
-	if (c->n_trees >= MAX_TREE)
-		too_large(c);
-	else if (!q3_grow(&c->trees, c->n_trees, &c->tree_capacity, sizeof(c->trees[0])))
-		out_of_memory(c);
-	else
-	{
-		c->trees[c->n_trees] = t;
-		return (int32_t) c->n_trees++;
-	}
-	return 0;
-}
-
-static bool
-next_is(compiler *c, const char *text)
-{
-	size_t len = strlen(text);
-
-	if ((size_t) (c->end - c->at) < len || memcmp(c->at, text, len) != 0)
-		return false;
-	c->at += len;
-	return true;
-}
-
-static uint32_t
-next_char(compiler *c)
-{
-	uint32_t ch = 0;
-
-	if (c->at == c->end)
-		invalid(c, "it ends too early");
-	else
-		c->at += q3_utf8_decode(c->at, c->end, &ch);
-	if (ch == Q3_UTF8_INVALID)
-	{
-		invalid(c, "it is not UTF-8");
-		ch = 0;
-	}
-	return ch;
-}
-
-static uint32_t
-hex_digits(compiler *c, int n)
-{
-	uint32_t value = 0;
-
-	for (int i = 0; i < n && c->code == Q3_OK; i++)
-	{
-		uint32_t ch = next_char(c);
-		const char *digits = "0123456789abcdef";
-		const char *at = ch < 128 && ch != 0 ? strchr(digits, (int) (ch | 0x20)) : NULL;
-
-		if (ch >= '0' && ch <= '9')
-			at = digits + (ch - '0');
-		if (at == NULL)
-			invalid(c, "a hexadecimal digit is missing");
-		else
-			value = value * 16 + (uint32_t) (at - digits);
-	}
-	return value;
-}
-
-/*
- * What follows a backslash: a class is added to s (false), another character is in *ch (true).
- */
-static bool
-parse_escape(compiler *c, char_set *s, uint32_t *ch)
-{
-	char name[] = "escape \"\\?\"";
-	uint32_t e = next_char(c);
-
-	*ch = e;
-	switch (e)
-	{
-		case 'd':
-		case 'D':
-		case 'w':
-		case 'W':
-		case 's':
-		case 'S':
-			add_class(c, s, e);
-			return false;
-		case 't':
-			*ch = '\t';
-			return true;
-		case 'n':
-			*ch = '\n';
-			return true;
-		case 'r':
-			*ch = '\r';
-			return true;
-		case 'f':
-			*ch = '\f';
-			return true;
-		case 'v':
-			*ch = '\v';
-			return true;
-		case 'x':
-			*ch = hex_digits(c, 2);
-			return true;
-		case 'u':
-			*ch = hex_digits(c, 4);
-			if (*ch >= 0xd800 && *ch <= 0xdfff)
-				unsupported(c, "a surrogate");
-			return true;
-		default:
-			if (e < 0x80 && !(e >= '0' && e <= '9') && !((e | 0x20) >= 'a' && (e | 0x20) <= 'z'))
-				return true;
-			name[9] = e < 0x80 ? (char) e : '?';
-			unsupported(c, name);
-			return true;
-	}
-}
-
-/* One end of a range within [...]; false: it was a class, which is in s now. */
-static bool
-class_char(compiler *c, char_set *s, uint32_t *ch)
-{
-	if (c->end - c->at >= 2 && c->at[0] == '[' && strchr(":.=", c->at[1]) != NULL)
-		unsupported(c, "a POSIX class");
-	*ch = next_char(c);
-	if (*ch != '\\')
-		return true;
-	if (next_is(c, "b"))
-	{
-		*ch = '\b';
-		return true;
-	}
-	return parse_escape(c, s, ch);
-}
-
-/* Behind "[". */
-static int32_t
-parse_class(compiler *c)
-{
-	char_set s = {0};
-	bool inverse = next_is(c, "^"), first = true;
-
-	for (; c->code == Q3_OK && (first || c->at == c->end || *c->at != ']'); first = false)
-	{
-		uint32_t low, high;
-
-		/* Empty in one dialect, a bracket in the other. */
-		if (first && c->at != c->end && *c->at == ']')
-			unsupported(c, "\"]\" at the beginning of a class");
-		else if (class_char(c, &s, &low))
-		{
-			high = low;
-			if (c->end - c->at >= 2 && c->at[0] == '-' && c->at[1] != ']')
-			{
-				c->at++;
-				if (!class_char(c, &s, &high))
-					invalid(c, "a range ends with a class");
-				else if (high < low)
-					invalid(c, "a range is out of order");
-			}
-			set_add(c, &s, low, high);
-		}
-		else if (c->end - c->at >= 2 && c->at[0] == '-' && c->at[1] != ']')
-			invalid(c, "a range begins with a class");
-	}
-	if (c->code == Q3_OK)
-		c->at++;
-	if (inverse)
-		set_invert(c, &s);
-	return tree_add(c, (tree){.kind = TREE_SET, .set = set_keep(c, &s)});
-}
-
-/* Behind "(". */
-static int32_t
-parse_group(compiler *c)
-{
-	int32_t inner = 0;
-
-	if (c->at != c->end && *c->at == '*')
-		unsupported(c, "a verb \"(*\"");
-	if (next_is(c, "?") && !next_is(c, ":"))
-	{
-		if (c->at != c->end && (*c->at == '=' || *c->at == '!'))
-			unsupported(c, "a lookahead");
-		else if (c->end - c->at >= 2 && c->at[0] == '<' && (c->at[1] == '=' || c->at[1] == '!'))
-			unsupported(c, "a lookbehind");
-		else
-			unsupported(c, "a group \"(?\" other than \"(?:\"");
-	}
-	if (++c->nesting > MAX_NESTING)
-		too_large(c);
-	if (c->code == Q3_OK)
-		inner = parse_alternatives(c);
-	c->nesting--;
-	if (c->code == Q3_OK && !next_is(c, ")"))
-		invalid(c, "a parenthesis is not closed");
-	return inner;
-}
-
-static int32_t
-parse_atom(compiler *c)
-{
-	char_set s = {0};
-	uint32_t ch;
-
-	if (next_is(c, "("))
-		return parse_group(c);
-	if (next_is(c, "["))
-		return parse_class(c);
-	if (next_is(c, "^"))
-		return tree_add(c, (tree){.kind = TREE_BEGIN});
-	if (next_is(c, "$"))
-		return tree_add(c, (tree){.kind = TREE_END});
-	if (next_is(c, "."))
-	{
-		/* Neither dialect's line ends. */
-		set_add(c, &s, '\n', '\n');
-		set_add(c, &s, '\r', '\r');
-		set_add(c, &s, 0x2028, 0x2029);
-		set_invert(c, &s);
-		return tree_add(c, (tree){.kind = TREE_SET, .set = set_keep(c, &s)});
-	}
-	ch = next_char(c);
-	if (ch == '*' || ch == '+' || ch == '?' || ch == '{')
-		invalid(c, "a quantifier has nothing to repeat");
-	else if (ch == ']' || ch == '}')
-		invalid(c, "a bracket is not escaped");
-	else if (ch != '\\' || parse_escape(c, &s, &ch))
-		set_add(c, &s, ch, ch);
-	return tree_add(c, (tree){.kind = TREE_SET, .set = set_keep(c, &s)});
-}
-
-/* Decimal digits, or -1 when there are none. */
-static int32_t
-parse_count(compiler *c)
-{
-	int32_t n = -1;
-
-	while (c->at != c->end && *c->at >= '0' && *c->at <= '9')
-	{
-		n = (n < 0 ? 0 : n) * 10 + (*c->at++ - '0');
-		if (n > MAX_REPEAT)
-		{
-			too_large(c);
-			return n;
-		}
-	}
-	return n;
-}
-
-/* Behind "{". */
-static void
-parse_bounds(compiler *c, int32_t *min, int32_t *max)
-{
-	*min = *max = parse_count(c);
-	if (next_is(c, ","))
-		*max = parse_count(c);
-	if (c->code == Q3_OK && (*min < 0 || !next_is(c, "}")))
-		invalid(c, "a quantifier in braces is not of the form {m}, {m,} or {m,n}");
-	if (c->code == Q3_OK && *max >= 0 && *max < *min)
-		invalid(c, "a quantifier's bounds are out of order");
-}
-
-static int32_t
-parse_repeated(compiler *c)
-{
-	int32_t atom = parse_atom(c), min, max;
-
-	for (bool quantified = false; c->code == Q3_OK; quantified = true)
-	{
-		if (next_is(c, "*"))
-			min = 0, max = -1;
-		else if (next_is(c, "+"))
-			min = 1, max = -1;
-		else if (next_is(c, "?"))
-			min = 0, max = 1;
-		else if (next_is(c, "{"))
-			parse_bounds(c, &min, &max);
-		else
-			break;
-		if (quantified)
-			invalid(c, "a quantifier follows another");
-		if (c->trees[atom].kind == TREE_BEGIN || c->trees[atom].kind == TREE_END)
-			invalid(c, "an anchor is repeated");
-		if (next_is(c, "+"))
-			unsupported(c, "a possessive quantifier");
-		next_is(c, "?"); /* lazy: the same texts match */
-		atom = tree_add(c, (tree){.kind = TREE_REPEAT, .left = atom, .min = min, .max = max});
-	}
-	return atom;
-}
-
-static int32_t
-parse_sequence(compiler *c)
-{
-	int32_t left = tree_add(c, (tree){.kind = TREE_EMPTY});
-
-	while (c->code == Q3_OK && c->at != c->end && *c->at != '|' && *c->at != ')')
-	{
-		int32_t right = parse_repeated(c);
-
-		left = tree_add(c, (tree){.kind = TREE_CAT, .left = left, .right = right});
-	}
-	return left;
-}
-
-static int32_t
-parse_alternatives(compiler *c)
-{
-	int32_t left = parse_sequence(c);
-
-	while (c->code == Q3_OK && next_is(c, "|"))
-	{
-		int32_t right = parse_sequence(c);
-
-		left = tree_add(c, (tree){.kind = TREE_ALT, .left = left, .right = right});
-	}
-	return left;
-}
 
 /* ---------------------------------------------------------------------------------------------
  * From the tree to edges
  * --------------------------------------------------------------------------------------------- */
 
 static int32_t
-link_add(compiler *c, tree_kind kind, int32_t set, int32_t a, int32_t b)
+link_add(q3_pattern *c, q3_pattern_kind kind, int32_t set, int32_t a, int32_t b)
 {
 	if (c->n_links >= MAX_NFA)
-		too_large(c);
+		q3_pattern_too_large(c);
 	else if (!q3_grow(&c->links, c->n_links, &c->link_capacity, sizeof(c->links[0])))
-		out_of_memory(c);
+		q3_pattern_out_of_memory(c);
 	else
 	{
-		c->links[c->n_links] = (link){.kind = kind, .set = set, .out = {a, b}};
+		c->links[c->n_links] = (q3_pattern_link){.kind = kind, .set = set, .out = {a, b}};
 		return (int32_t) c->n_links++;
 	}
 	return 0;
 }
 
-static int32_t link_tree(compiler *c, int32_t t, int32_t to);
+static int32_t link_tree(q3_pattern *c, int32_t t, int32_t to);
 
 static int32_t
-link_repeat(compiler *c, const tree *t, int32_t to)
+link_repeat(q3_pattern *c, const q3_pattern_tree *t, int32_t to)
 {
 	int32_t at = to;
 
@@ -611,9 +68,9 @@ link_repeat(compiler *c, const tree *t, int32_t to)
 
 /* The first state of edges that read what the tree matches, and go on to a state. */
 static int32_t
-link_tree(compiler *c, int32_t index, int32_t to)
+link_tree(q3_pattern *c, int32_t index, int32_t to)
 {
-	tree t = c->trees[index];
+	q3_pattern_tree t = c->trees[index];
 	int32_t left, right;
 
 	if (c->code != Q3_OK)
@@ -641,13 +98,13 @@ link_tree(compiler *c, int32_t index, int32_t to)
 
 /* The whole expression, with any text before and behind it. Returns the first state. */
 static int32_t
-link_all(compiler *c, int32_t root)
+link_all(q3_pattern *c, int32_t root)
 {
-	char_set any = {0};
+	q3_char_set any = {0};
 	int32_t set, behind, before, start;
 
-	set_add(c, &any, 0, LAST_CHAR);
-	set = set_keep(c, &any);
+	q3_char_set_add(c, &any, 0, Q3_LAST_CHAR);
+	set = q3_char_set_keep(c, &any);
 	c->accept = link_add(c, TREE_EMPTY, 0, -1, -1);
 	behind = link_add(c, TREE_EMPTY, 0, c->accept, -1);
 	if (c->code != Q3_OK)
@@ -674,21 +131,21 @@ compare_cuts(const void *a, const void *b)
 }
 
 static void
-add_cut(compiler *c, uint32_t at)
+add_cut(q3_pattern *c, uint32_t at)
 {
 	if (!q3_grow(&c->cuts, c->n_cuts, &c->cut_capacity, sizeof(c->cuts[0])))
-		out_of_memory(c);
+		q3_pattern_out_of_memory(c);
 	else
 		c->cuts[c->n_cuts++] = at;
 }
 
 static void
-find_cuts(compiler *c)
+find_cuts(q3_pattern *c)
 {
 	size_t n = 0;
 
 	add_cut(c, 0);
-	add_cut(c, LAST_CHAR + 1);
+	add_cut(c, Q3_LAST_CHAR + 1);
 	for (size_t i = 0; i < c->n_sets; i++)
 		for (size_t k = 0; k < c->sets[i].n; k++)
 		{
@@ -705,7 +162,7 @@ find_cuts(compiler *c)
 }
 
 static bool
-in_set(const char_set *s, uint32_t ch)
+in_set(const q3_char_set *s, uint32_t ch)
 {
 	size_t low = 0, high = s->n;
 
@@ -722,7 +179,7 @@ in_set(const char_set *s, uint32_t ch)
 }
 
 static void
-visit(compiler *c, int32_t state)
+visit(q3_pattern *c, int32_t state)
 {
 	if (state < 0 || c->seen[state])
 		return;
@@ -732,11 +189,11 @@ visit(compiler *c, int32_t state)
 
 /* Follows free edges from what is in c->work; those of anchors only where they hold. */
 static void
-close_over(compiler *c, bool at_begin, bool at_end)
+close_over(q3_pattern *c, bool at_begin, bool at_end)
 {
 	for (size_t i = 0; i < c->n_work; i++)
 	{
-		const link *l = &c->links[c->work[i]];
+		const q3_pattern_link *l = &c->links[c->work[i]];
 
 		if (l->kind == TREE_EMPTY || (l->kind == TREE_BEGIN && at_begin) ||
 		    (l->kind == TREE_END && at_end))
@@ -749,14 +206,14 @@ close_over(compiler *c, bool at_begin, bool at_end)
 
 /* Number of the set in c->work, which becomes empty; of it only what can still go on is kept. */
 static int32_t
-take_state(compiler *c)
+take_state(q3_pattern *c)
 {
 	size_t n = 0;
 	int32_t state;
 
 	for (size_t i = 0; i < c->n_work; i++)
 	{
-		const link *l = &c->links[c->work[i]];
+		const q3_pattern_link *l = &c->links[c->work[i]];
 
 		c->seen[c->work[i]] = 0;
 		if (l->kind == TREE_SET || l->kind == TREE_END || c->work[i] == c->accept)
@@ -764,16 +221,16 @@ take_state(compiler *c)
 	}
 	state = n > 0 ? q3_sets_add(&c->states, c->work, n) : -1;
 	if (n > 0 && state < 0)
-		out_of_memory(c);
+		q3_pattern_out_of_memory(c);
 	c->n_work = 0;
 	if (c->states.n > MAX_CHAR_STATES)
-		too_large(c);
+		q3_pattern_too_large(c);
 	return state;
 }
 
 /* True when the text may end in the state. */
 static bool
-may_end(compiler *c, int32_t state, bool at_begin)
+may_end(q3_pattern *c, int32_t state, bool at_begin)
 {
 	size_t n;
 	const int32_t *links = q3_sets_get(&c->states, state, &n);
@@ -790,14 +247,14 @@ may_end(compiler *c, int32_t state, bool at_begin)
 }
 
 static int32_t
-after_char(compiler *c, int32_t state, uint32_t ch)
+after_char(q3_pattern *c, int32_t state, uint32_t ch)
 {
 	size_t n;
 	const int32_t *links = q3_sets_get(&c->states, state, &n);
 
 	for (size_t i = 0; i < n; i++)
 	{
-		const link *l = &c->links[links[i]];
+		const q3_pattern_link *l = &c->links[links[i]];
 
 		if (l->kind == TREE_SET && in_set(&c->sets[l->set], ch))
 			visit(c, l->out[0]);
@@ -808,7 +265,7 @@ after_char(compiler *c, int32_t state, uint32_t ch)
 
 /* All states and their rows. A link of its own keeps the first apart: only there ^ holds. */
 static void
-build_states(compiler *c, int32_t start)
+build_states(q3_pattern *c, int32_t start)
 {
 	int32_t mark = link_add(c, TREE_END, 0, -1, -1);
 	size_t n_intervals;
@@ -817,7 +274,7 @@ build_states(compiler *c, int32_t start)
 	c->work = malloc((c->n_links + 1) * sizeof(c->work[0]));
 	find_cuts(c);
 	if (c->seen == NULL || c->work == NULL)
-		out_of_memory(c);
+		q3_pattern_out_of_memory(c);
 	if (c->code != Q3_OK)
 		return;
 	n_intervals = c->n_cuts - 1;
@@ -829,9 +286,9 @@ build_states(compiler *c, int32_t start)
 	{
 		while (c->code == Q3_OK && c->next_capacity < (size_t) (s + 1) * n_intervals)
 			if (!q3_grow(&c->next, c->next_capacity, &c->next_capacity, sizeof(c->next[0])))
-				out_of_memory(c);
+				q3_pattern_out_of_memory(c);
 		if (!q3_grow(&c->accepts, (size_t) s, &c->accept_capacity, 1))
-			out_of_memory(c);
+			q3_pattern_out_of_memory(c);
 		if (c->code != Q3_OK)
 			return;
 		c->accepts[s] = may_end(c, s, s == 0);
@@ -938,7 +395,7 @@ add_encoded(q3_nfa *n, int32_t from, uint32_t low, uint32_t high, tails *t)
 static void
 add_range(q3_nfa *n, int32_t from, uint32_t low, uint32_t high, tails *t)
 {
-	static const uint32_t last[] = {0x7f, 0x7ff, 0xffff, LAST_CHAR};
+	static const uint32_t last[] = {0x7f, 0x7ff, 0xffff, Q3_LAST_CHAR};
 
 	for (; low <= high && (low < 0x20 || low == '"' || low == '\\'); low++)
 	{
@@ -976,7 +433,7 @@ typedef struct counted
 
 typedef struct expansion
 {
-	compiler *c;
+	q3_pattern *c;
 	q3_nfa nfa;
 	int32_t min, max;
 	int32_t n_counts; /* counts that are told apart: 0 .. n_counts - 1 */
@@ -1008,7 +465,7 @@ reach(expansion *x, int32_t state, int32_t count)
 	{
 		if (!q3_grow(&x->work, x->n_work, &x->work_capacity, sizeof(x->work[0])))
 		{
-			out_of_memory(x->c);
+			q3_pattern_out_of_memory(x->c);
 			return -1;
 		}
 		x->known[cell] = q3_nfa_state(&x->nfa, false);
@@ -1021,7 +478,7 @@ reach(expansion *x, int32_t state, int32_t count)
 static void
 expand_state(expansion *x, const counted *at)
 {
-	compiler *c = x->c;
+	q3_pattern *c = x->c;
 	size_t n = c->n_cuts - 1;
 	const int32_t *row = c->next + (size_t) at->state * n;
 
@@ -1042,7 +499,7 @@ expand_state(expansion *x, const counted *at)
 }
 
 static q3_dfa *
-expand(compiler *c, int32_t min, int32_t max)
+expand(q3_pattern *c, int32_t min, int32_t max)
 {
 	expansion x = {.c = c, .min = min, .max = max};
 	size_t cells;
@@ -1053,7 +510,7 @@ expand(compiler *c, int32_t min, int32_t max)
 	cells = (size_t) c->states.n * (size_t) x.n_counts;
 	if (cells > Q3_NFA_MAX_STATES)
 	{
-		too_large(c);
+		q3_pattern_too_large(c);
 		return NULL;
 	}
 	x.known = calloc(cells, sizeof(*x.known));
@@ -1061,7 +518,7 @@ expand(compiler *c, int32_t min, int32_t max)
 	start = q3_nfa_state(&x.nfa, false);
 	x.done = q3_nfa_state(&x.nfa, true);
 	if (x.known == NULL || x.tails == NULL)
-		out_of_memory(c);
+		q3_pattern_out_of_memory(c);
 	else
 		q3_nfa_edge_add(&x.nfa, start, '"', '"', reach(&x, 0, 0));
 	for (size_t i = 0; i < x.n_work && c->code == Q3_OK && !x.nfa.full; i++)
@@ -1082,17 +539,15 @@ expand(compiler *c, int32_t min, int32_t max)
 q3_dfa *
 q3_pattern_compile(q3_str pattern, int32_t min, int32_t max, q3_error *err)
 {
-	compiler c = {.at = (const uint8_t *) pattern.data,
-	              .end = (const uint8_t *) pattern.data + pattern.len,
-	              .err = err};
+	q3_pattern c = {.at = (const uint8_t *) pattern.data,
+	                .end = (const uint8_t *) pattern.data + pattern.len,
+	                .err = err};
 	q3_dfa *dfa = NULL;
 	int32_t root;
 
 	if (pattern.len > MAX_PATTERN)
-		too_large(&c);
-	root = c.code == Q3_OK ? parse_alternatives(&c) : 0;
-	if (c.code == Q3_OK && c.at != c.end)
-		invalid(&c, "a parenthesis is not opened");
+		q3_pattern_too_large(&c);
+	root = c.code == Q3_OK ? q3_pattern_parse(&c) : 0;
 	if (c.code == Q3_OK)
 		root = link_all(&c, root);
 	if (c.code == Q3_OK)
