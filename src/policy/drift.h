@@ -40,8 +40,9 @@ typedef struct q3_drift
 } q3_drift;
 
 /*
- * reference is the certified target; false_alarm the probability in so many rows of the horizon
- * (0.01 and 10,000 are sensible). Target 1 allows no disagreement at all: it counts as 0.9999.
+ * reference is what was certified for accepted rows; false_alarm the probability in so many rows of
+ * the horizon (0.01 and 10,000 are sensible). Target 1 allows no disagreement at all: it counts as
+ * 0.9999.
  */
 extern void q3_drift_begin(q3_drift *d, double reference, double false_alarm, int64_t horizon);
 /* Counts a shadow row: an accepted efficient answer that was computed in precise too. */

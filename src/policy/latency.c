@@ -23,7 +23,6 @@ q3_latency_begin(q3_latency *l, double target_ms, int32_t window, double return_
 	l->return_share = return_share > 0 ? return_share : 0.7;
 	l->dwell_ms = dwell_ms > 0 ? dwell_ms : 60000;
 	l->dwell_factor = 1;
-	l->returned_at = -INFINITY;
 }
 
 double
@@ -59,12 +58,14 @@ too_slow(const q3_latency *l)
 static void
 change(q3_latency *l, double now_ms, int32_t pressure)
 {
+	double since_return = now_ms - l->returned_at;
+
 	if (pressure > l->pressure)
 	{
 		/* Soon after a return: it was too early. */
-		if (now_ms - l->returned_at < l->dwell_ms)
+		if (l->falls > 0 && since_return < l->dwell_ms)
 			l->dwell_factor = fmin(l->dwell_factor * 2, MAX_DWELL_FACTOR);
-		else if (now_ms - l->returned_at > l->dwell_ms * MAX_DWELL_FACTOR)
+		else if (since_return > l->dwell_ms * MAX_DWELL_FACTOR)
 			l->dwell_factor = 1;
 		l->rises++;
 	}

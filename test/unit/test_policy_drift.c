@@ -209,7 +209,7 @@ test_warning_edges(void **state)
 		assert_false(q3_warning_observe(&w, i % 2 ? 0.001 : NAN));
 	for (i = 0; i < 1000 && !q3_warning_observe(&w, 0.05); i++)
 		;
-	assert_true(i <= 64);
+	assert_true(i <= 96);
 	assert_true(fabs(w.deviation) <= 6);
 }
 
