@@ -4,11 +4,12 @@
  * Learning rows and shadow rows are answered in every way ("arm"), so each round tells about all of
  * them: with full information, to follow the leader is as good as the best fixed arm up to a term
  * that vanishes while rows come from one distribution (S. Shalev-Shwartz, "Online learning and
- * online convex optimization", section 2.2). The loss of a row is its cost plus a price for a
- * disagreement with the reference, so that arms are compared at equal agreement: the price is what
- * it takes to repair one, the number of rows that have to be escalated to catch it, 1 / (1 -
- * P(agree | margin = threshold)). A challenger takes over when its mean is lower by more than the
- * confidence asks for, or there is no leader yet: until there are enough rows, the fallback leads.
+ * online convex optimization", 2012, on follow-the-leader). The loss of a row is its cost plus a
+ * price for a disagreement with the reference, so that arms are compared at equal agreement: the
+ * price is what it takes to repair one, the number of rows that have to be escalated to catch it, 1
+ * / (1 - P(agree | margin = threshold)). A challenger takes over when its mean is lower by more
+ * than the confidence asks for, or there is no leader yet: until there are enough rows, the
+ * fallback leads.
  *
  * A plain struct; thread-agnostic.
  */

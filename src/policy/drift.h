@@ -4,7 +4,7 @@
  * The alarm. A gambler who bets on disagreement from the first row on is poor when the fall comes,
  * for the good rows before it have cost him his money. So a new gambler with 1 starts at every row;
  * the sum of their money (Shiryaev and Roberts' statistic; an "e-detector" in J. Shin, A. Ramdas
- * and A. Rinaldo, "E-detectors", arXiv 2203.03532, section 2) is R <- (R + 1) L, where L is what
+ * and A. Rinaldo, "E-detectors", arXiv 2203.03532) is R <- (R + 1) L, where L is what
  * the row multiplies each one's money by. While every row agrees with a probability of at least the
  * reference, whatever happened before, E[L] <= 1, so E[R_n] <= n, and by Doob's inequality for the
  * submartingale R, P(R reaches horizon / a within horizon rows) <= a. That is the guarantee: at

@@ -10,8 +10,8 @@
 
 #define PRIOR_ROWS 300
 #define MAX_STAKE 0.95
-/* Sums of agreement against products of targets: less than this is rounding. */
-#define EPSILON 1e-9
+/* Counts of rows against products of targets: less than this is rounding. */
+#define EPSILON 1e-6
 
 void
 q3_martingale_begin(q3_martingale *m, int64_t population, double target, double delta, double prior)

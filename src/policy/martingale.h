@@ -13,12 +13,13 @@
  * Where a population of N rows is sampled without replacement in random order, the fair odds of the
  * next row follow from what has been seen: m = (N T - S) / (N - n) after S agreements in n rows.
  *
- * The stake is the one that makes wealth grow fastest if rows agree at rate q (J. L. Kelly, 1956):
- * for an outcome of 0 or 1 that is the share (q - m) / (1 - m) of the wealth, which multiplies it
- * by the likelihood ratio of q to m. q is a forecast worth prior_rows rows (given, from other rows
- * than these), corrected by what has been seen; the stake is never above 0.95. For agreement, whose
- * variance lies on its mean's shoulder, this certifies sooner on average than the paper's stakes
- * sqrt(2 ln(2/delta) / (variance n ln(n + 1))), cut at 0.75 of all: see test_policy_martingale.c.
+ * The stake is the one that makes wealth grow fastest if rows agree at rate q (J. L. Kelly, 1956;
+ * the paper's "GRAPA", exactly, for two outcomes): for an outcome of 0 or 1 that is the share (q -
+ * m) / (1 - m) of the wealth, which multiplies it by the likelihood ratio of q to m. q is a
+ * forecast worth prior_rows rows (given, from other rows than these), corrected by what has been
+ * seen; the stake is never above 0.95. Rates near 1 are certified sooner on average by it than by
+ * the paper's predictable plug-in stakes, sqrt(2 ln(2 / delta) / (variance n ln(n + 1))), cut at
+ * 0.75 of all: see test_policy_martingale.c.
  *
  * Everything here is a plain struct of fixed size without pointers, which may lie in shared memory
  * or in a row of a table; whoever owns it locks it. O(1) for each row.

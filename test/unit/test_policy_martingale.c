@@ -208,7 +208,7 @@ test_false_certificates(void **state)
 	assert_true((double) table <= DELTA * (double) n);
 }
 
-/* The stakes of Waudby-Smith and Ramdas, equation 26 of 2010.09686, cut at c of all. */
+/* The predictable plug-in stakes of Waudby-Smith and Ramdas (2010.09686), cut at c of all. */
 static int
 rows_by_paper(dice *d, int population, int agreeing, double c, int limit)
 {
