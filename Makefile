@@ -19,9 +19,9 @@
 #   make format, make format-check           clang-format over all C files; shellcheck over the scripts
 #   make clean, make distclean               the objects; everything that a command here has made
 #
-# The module (qwen3dm.so: src/extension, src/protocol) is built by PGXS. The engine
-# (qwen3dm-engine: src/engine, src/model, src/protocol, kernels) is built by the rules below: it
-# shares no object with the module and contains no PostgreSQL code.
+# The module (qwen3dm.so: src/extension, src/protocol, src/policy) is built by PGXS. The engine
+# (qwen3dm-engine: src/engine, src/model, src/protocol, src/policy, kernels) is built by the rules
+# below: it shares no object with the module and contains no PostgreSQL code.
 
 MODULE_big = qwen3dm
 EXTENSION = qwen3dm
@@ -29,11 +29,13 @@ EXTVERSION = 0.1.0
 DATA = sql/qwen3dm--$(EXTVERSION).sql
 PGFILEDESC = "qwen3dm - Qwen3 language models inside PostgreSQL"
 
-EXTENSION_SRC := $(sort $(wildcard src/extension/*.c)) src/protocol/protocol.c
+POLICY_SRC := $(sort $(wildcard src/policy/*.c))
+EXTENSION_SRC := $(sort $(wildcard src/extension/*.c)) src/protocol/protocol.c $(POLICY_SRC)
 OBJS = $(EXTENSION_SRC:.c=.o)
 PG_CPPFLAGS = -I$(srcdir)/src
 PG_CFLAGS = -Wextra -Wno-unused-parameter -Wno-missing-field-initializers -Wno-sign-compare \
 	-fvisibility=hidden
+SHLIB_LINK += -lm
 
 # Model-independent regression tests; they need a server with qwen3dm preloaded and a model set.
 REGRESS ?= $(patsubst sql/%.sql,%,$(filter-out sql/qwen3dm--%,$(sort $(wildcard sql/*.sql))))
@@ -54,7 +56,7 @@ include $(PGXS)
 install: install-engine
 uninstall: uninstall-engine
 distclean: clean-area
-$(OBJS): $(wildcard src/extension/*.h) src/protocol/protocol.h
+$(OBJS): $(wildcard src/extension/*.h src/policy/*.h) src/protocol/protocol.h
 else
 srcdir = .
 all: no-pgxs
@@ -81,7 +83,7 @@ ENGINE_LIBS = -lutf8proc -lcjson -lcrypto -lm -pthread
 KERNEL_SRC := $(sort $(wildcard kernels/*.c kernels/cpu/*.c))
 MODEL_SRC := $(sort $(wildcard src/model/*.c))
 SERVICE_SRC := $(filter-out src/engine/main.c,$(sort $(wildcard src/engine/*.c)))
-LIB_SRC := $(KERNEL_SRC) $(MODEL_SRC) src/protocol/protocol.c $(SERVICE_SRC)
+LIB_SRC := $(KERNEL_SRC) $(MODEL_SRC) src/protocol/protocol.c $(POLICY_SRC) $(SERVICE_SRC)
 LIB_OBJ := $(LIB_SRC:%.c=$(BUILD)/obj/%.o)
 ENGINE_OBJ := $(LIB_OBJ) $(BUILD)/obj/src/engine/main.o
 
