@@ -24,6 +24,7 @@ class Row:
     answer: str
     trace: str
     labels: list = field(default_factory=list)
+    schema: dict = None  # of extract
 
 
 def held_out(text):
@@ -77,12 +78,16 @@ def shuffled(rng, items):
 # ---------------------------------------------------------------------------------------------------------------------
 
 EXTRACT_SYSTEM = (
-    "Extract the facts that the schema names from the text that the user gives.\nAnswer with JSON under this schema, and nothing else:\n{}",
-    "Extract the facts from the text that the user gives. Answer with one JSON object that matches this schema, and nothing else:\n{}",
+    # what qwen_extract says, and with a system text of the caller's
+    "Extract what the text that the user gives says about the properties below. Take values from the text only; where it says nothing about a "
+    "property that may be null, the value is null.\nAnswer with JSON, and nothing else. It has to follow this JSON Schema:\n{}",
+    "Extract the facts.\nAnswer with JSON, and nothing else. It has to follow this JSON Schema:\n{}",
     "Read the text that the user gives and fill in this JSON schema. Write only the JSON:\n{}",
+    "What does the text say?\nAnswer with JSON, and nothing else. It has to follow this JSON Schema:\n{}",
     "Write the data in the text as JSON. The JSON schema is:\n{}",
     "Return JSON that is valid under this schema:\n{}\nTake the values from the text of the user.",
     "From the text, make a JSON value that fits the schema. Write nothing else.\nSchema: {}",
+    "Return the values that the text tells, as JSON. Schema:\n{}",
     "Schema:\n{}\nGive the values that the text tells, as JSON.",
 )
 
@@ -121,4 +126,4 @@ def extraction(rng, split, job, text, properties, values, note):
     chosen = {k: properties[k] for k in keys}
     answer = json.dumps({k: values[k] for k in keys})
     return Row(job, "extract", False, "extract", phrase(rng, split, EXTRACT_SYSTEM).format(write_schema(rng, chosen)), text, answer,
-               trace=note + "\n" + "\n".join(f"{k} {values[k]}" for k in keys))
+               trace=note + "\n" + "\n".join(f"{k} {values[k]}" for k in keys), schema=schema_of(chosen))
