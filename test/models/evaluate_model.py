@@ -14,9 +14,9 @@ import sys
 import torch
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-import lessons  # noqa: E402
 import vocabulary  # noqa: E402
 from jobs.common import system_text  # noqa: E402
+from jobs.kinds import EASY, HARD, OTHER, make_row  # noqa: E402
 from small_qwen3 import Config, SmallQwen3, generate  # noqa: E402
 
 MAX_THOUGHT = 200
@@ -42,14 +42,14 @@ def right_answers(model, chat, rows, thinking):
     return right
 
 
-def accuracy(model, chat, seed, n, kinds=lessons.EASY + lessons.HARD + lessons.OTHER):
+def accuracy(model, chat, seed, n, kinds=EASY + HARD + OTHER):
     """{"kind direct": part that is right, "kind thought": ...} over n held-out rows of each kind."""
     found = {}
     for kind in kinds:
         rng = random.Random(f"evaluation {seed} {kind}")
-        rows = [lessons.make_row(rng, "eval", kind) for _ in range(n)]
+        rows = [make_row(rng, "eval", kind) for _ in range(n)]
         for name, thinking in (("direct", False), ("thought", True)):
-            if not thinking or kind not in lessons.OTHER:
+            if not thinking or kind not in OTHER:
                 found[f"{kind} {name}"] = round(right_answers(model, chat, rows, thinking) / n, 4)
     return found
 
@@ -73,7 +73,7 @@ def main():
     torch.set_num_threads(a.threads)
     chat, model, state = load(a.workdir)
     print(f"step {state['step']}, {state['seconds'] / 60:.1f} minutes, {state['tokens']:,} tokens")
-    for kind in (k for k in lessons.EASY + lessons.HARD + lessons.OTHER if a.kinds in k):
+    for kind in (k for k in EASY + HARD + OTHER if a.kinds in k):
         with torch.autocast("cpu", dtype=torch.bfloat16):
             for key, part in accuracy(model, chat, a.seed, a.rows, (kind,)).items():
                 print(f"{key:40} {100 * part:6.2f} %", flush=True)

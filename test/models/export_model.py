@@ -20,8 +20,8 @@ import numpy as np
 import torch
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-import lessons  # noqa: E402
 from evaluate_model import load, prompt  # noqa: E402
+from jobs.kinds import EASY, HARD, OTHER, make_row  # noqa: E402
 from small_qwen3 import EPS, causal  # noqa: E402
 from tiny_model import real_vocabulary  # noqa: E402
 
@@ -80,11 +80,11 @@ def write(model, tokenizer, out, trained):
 def some_strings(n):
     """Rows of both splits, and texts that no row is like."""
     rng = random.Random("strings")
-    kinds = lessons.EASY + lessons.HARD + lessons.OTHER
+    kinds = EASY + HARD + OTHER
     alphabet = "abc XYZ 0123 .,;:!?'\"-_/\\{}[]()\n\n\t  äöüßéñ ÅΩжя中文字 日本 한국 🙂🚀 \u200b\u00a0 don't we'll I'M"
     for i in range(n):
         if i % 2:
-            row = lessons.make_row(rng, rng.choice(("train", "eval")), rng.choice(kinds))
+            row = make_row(rng, rng.choice(("train", "eval")), rng.choice(kinds))
             yield rng.choice((row.text, row.trace, row.instruction or row.text, row.answer))
         else:
             yield "".join(rng.choice(alphabet) for _ in range(rng.randint(1, 80)))
@@ -101,11 +101,11 @@ def check_tokens(engine, model, chat, n=1000):
 
 def check_logits(engine, path, model, chat, n=12):
     rng, worst = random.Random("logits"), 0.0
-    kinds = lessons.HARD + lessons.EASY
+    kinds = HARD + EASY
     with tempfile.TemporaryDirectory() as folder:
         out = os.path.join(folder, "logits")
         for i in range(n):
-            tokens = prompt(chat, lessons.make_row(rng, "eval", kinds[i % len(kinds)])) + chat.no_thoughts()
+            tokens = prompt(chat, make_row(rng, "eval", kinds[i % len(kinds)])) + chat.no_thoughts()
             subprocess.run([engine, "logits", "-m", path, "--tokens", ",".join(map(str, tokens)), "--all", "--raw", out, "--mode", "precise",
                             "--kv", "f32"], check=True, stdout=subprocess.DEVNULL)
             found = np.fromfile(out, "<f4").reshape(len(tokens), -1)

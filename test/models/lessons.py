@@ -8,21 +8,9 @@ import random
 
 import torch
 from jobs.common import system_text
-from jobs.machines import rows as machines
-from jobs.payments import rows as payments
-from jobs.triage import rows as triage
+from jobs.kinds import EASY, HARD, OTHER, make_row, same_question
 
-MAKERS = {"payments": payments.row, "machines": machines.row, "triage": triage.row}
-EASY = ("payments single/filter", "payments single/classify", "machines window/filter", "machines window/classify", "triage complaint/filter",
-        "triage complaint/classify")
-HARD = ("payments history/classify", "payments history/filter", "machines history/classify", "machines history/filter", "triage matters", "triage urgency")
-OTHER = ("payments extract", "machines extract", "triage extract", "payments answer", "machines answer", "triage answer")
 DIRECT_WEIGHT, ANSWER_WEIGHT = 3.0, 1.5  # of the loss of an answer's tokens, without and with thinking before
-
-
-def make_row(rng, split, kind, length=(6, 9)):
-    job, what = kind.split(" ")
-    return MAKERS[job](rng, split, what, length)
 
 
 class Piece:
@@ -52,18 +40,6 @@ def add_row(piece, chat, number, row, prompt, start):
     piece.add(closed + answer, at, number, 0, [0.0] * len(closed) + [DIRECT_WEIGHT] * len(answer))
     thoughts = chat.thoughts(row.trace)
     piece.add(thoughts + answer, at, number, 1, [1.0] * len(thoughts) + [ANSWER_WEIGHT] * len(answer))
-
-
-def same_question(rng, split, kind, length, like):
-    """Another row of the kind; of one with a system text that rows share, with the instruction and labels of like."""
-    for _ in range(30):
-        row = make_row(rng, split, kind, length)
-        row.instruction = row.instruction if row.task in ("filter", "extract", "answer") else like.instruction
-        if row.task == "classify" and sorted(row.labels) == sorted(like.labels):
-            row.labels = like.labels
-        if system_text(row) == system_text(like):
-            return row
-    return None
 
 
 def make_piece(rng, chat, kind, length, width):

@@ -27,6 +27,7 @@ import lessons  # noqa: E402
 import vocabulary  # noqa: E402
 from evaluate_model import accuracy  # noqa: E402
 from jobs.common import system_text  # noqa: E402
+from jobs.kinds import EASY, HARD, OTHER, make_row  # noqa: E402
 from small_qwen3 import SIZES, Config, SmallQwen3  # noqa: E402
 
 WARM_UP = 0.01  # part of the training in which the learning rate rises
@@ -57,11 +58,11 @@ def arguments(argv):
 
 def make_vocabulary(path, size, seed):
     rng = random.Random(f"vocabulary {seed}")
-    kinds = lessons.EASY + lessons.HARD + lessons.OTHER
+    kinds = EASY + HARD + OTHER
 
     def texts():
         for _ in range(30000):
-            row = lessons.make_row(rng, "train", rng.choice(kinds))
+            row = make_row(rng, "train", rng.choice(kinds))
             yield f"system\n{system_text(row)}"
             yield f"user\n{row.text}"
             yield f"assistant\n{row.trace}\n"

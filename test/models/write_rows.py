@@ -17,7 +17,7 @@ import random
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-import lessons  # noqa: E402
+from jobs import kinds  # noqa: E402
 from jobs.common import system_text  # noqa: E402
 
 WORDINGS = 4  # questions of a kind
@@ -27,7 +27,7 @@ def rows_like(rng, kind, first, n):
     """n rows with the question of first; the first is among them."""
     rows = [first]
     while len(rows) < n:
-        row = lessons.same_question(rng, "eval", kind, (6, 9), first)
+        row = kinds.same_question(rng, "eval", kind, (6, 9), first)
         if row is not None:
             rows.append(row)
     return rows
@@ -37,11 +37,11 @@ def questions(seed, kind, n):
     """[rows] of every question of a kind, n rows together."""
     rng = random.Random(f"evaluation {seed} {kind}")
     found, seen = [], set()
-    wordings = n if kind in lessons.OTHER else WORDINGS
+    wordings = n if kind in kinds.OTHER else WORDINGS
     for i in range(wordings):
         for _ in range(50):
-            first = lessons.make_row(rng, "eval", kind)
-            if system_text(first) not in seen or kind in lessons.OTHER:
+            first = kinds.make_row(rng, "eval", kind)
+            if system_text(first) not in seen or kind in kinds.OTHER:
                 break
         seen.add(system_text(first))
         found.append(rows_like(rng, kind, first, n // wordings + (i < n % wordings)))
@@ -62,10 +62,10 @@ def main():
         ask.writerow(("question", "job", "kind", "hard", "task", "instruction", "labels", "schema"))
         tell.writerow(("id", "question", "text", "truth"))
         n_questions = n_rows = 0
-        for kind in lessons.EASY + lessons.HARD + (lessons.OTHER if a.answers else ()):
+        for kind in kinds.EASY + kinds.HARD + (kinds.OTHER if a.answers else ()):
             if not kind.startswith(a.job):
                 continue
-            for rows in questions(a.seed, kind, a.rows // (10 if kind in lessons.OTHER else 4)):
+            for rows in questions(a.seed, kind, a.rows // (10 if kind in kinds.OTHER else 4)):
                 n_questions += 1
                 row = rows[0]
                 ask.writerow((n_questions, row.job, kind.split(" ")[1], row.hard, row.task, row.instruction, json.dumps(row.labels),

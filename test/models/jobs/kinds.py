@@ -1,0 +1,28 @@
+"""The kinds of rows of all three jobs."""
+from .common import system_text
+from .machines import rows as machines
+from .payments import rows as payments
+from .triage import rows as triage
+
+MAKERS = {"payments": payments.row, "machines": machines.row, "triage": triage.row}
+EASY = ("payments single/filter", "payments single/classify", "machines window/filter", "machines window/classify", "triage complaint/filter",
+        "triage complaint/classify")
+HARD = ("payments history/classify", "payments history/filter", "machines history/classify", "machines history/filter", "triage matters", "triage urgency")
+OTHER = ("payments extract", "machines extract", "triage extract", "payments answer", "machines answer", "triage answer")
+
+
+def make_row(rng, split, kind, length=(6, 9)):
+    job, what = kind.split(" ")
+    return MAKERS[job](rng, split, what, length)
+
+
+def same_question(rng, split, kind, length, like):
+    """Another row of the kind; of one with a system text that rows share, with the instruction and labels of like."""
+    for _ in range(30):
+        row = make_row(rng, split, kind, length)
+        row.instruction = row.instruction if row.task in ("filter", "extract", "answer") else like.instruction
+        if row.task == "classify" and sorted(row.labels) == sorted(like.labels):
+            row.labels = like.labels
+        if system_text(row) == system_text(like):
+            return row
+    return None
