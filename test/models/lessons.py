@@ -8,8 +8,9 @@ import random
 
 import torch
 from jobs.common import system_text
-from jobs.kinds import EASY, HARD, OTHER, make_row, same_question
+from jobs.kinds import EASY, EXERCISE, HARD, OTHER, make_row, same_question
 
+FORM = 0.36  # part of the training that is about form and copying
 DIRECT_WEIGHT, ANSWER_WEIGHT = 3.0, 1.5  # of the loss of an answer's tokens, without and with thinking before
 
 
@@ -38,6 +39,8 @@ def add_row(piece, chat, number, row, prompt, start):
     answer = chat.text(row.answer) + [chat.end]
     closed = chat.no_thoughts()
     piece.add(closed + answer, at, number, 0, [0.0] * len(closed) + [DIRECT_WEIGHT] * len(answer))
+    if row.trace is None:
+        return
     thoughts = chat.thoughts(row.trace)
     piece.add(thoughts + answer, at, number, 1, [1.0] * len(thoughts) + [ANSWER_WEIGHT] * len(answer))
 
@@ -67,10 +70,10 @@ def make_piece(rng, chat, kind, length, width):
 
 
 def choose_kind(rng, progress):
-    """First the form, then the reasoning."""
-    hard = 0.3 if progress < 0.05 else 0.6
-    roll = rng.random()
-    return rng.choice(HARD) if roll < hard else rng.choice(OTHER) if roll < hard + (0.4 if progress < 0.05 else 0.12) else rng.choice(EASY)
+    """First the form and to copy from the text, then the reasoning."""
+    kinds, share = (HARD, EASY, OTHER), (10, 20, 45) if progress < FORM else (52, 24, 16)
+    chosen = rng.choices((*kinds, (EXERCISE,)), (*share, 100 - sum(share)))[0]
+    return rng.choice(chosen)
 
 
 def choose_length(progress):

@@ -133,7 +133,10 @@ class Training:
         self.model.load_state_dict(state["model"])
         self.average.load_state_dict(state["average"])
         for o, s in zip(self.optimizers, state["optimizers"]):
+            peaks = [g["peak"] for g in o.param_groups]
             o.load_state_dict(s)
+            for g, peak in zip(o.param_groups, peaks):
+                g["peak"] = peak
         self.step, self.seconds, self.tokens = state["step"], state["seconds"], state["tokens"]
 
     def learn(self):
