@@ -1,0 +1,1 @@
+"""Three jobs with known truth: payments, machines, triage. See README.md beside this file."""
