@@ -10,7 +10,7 @@ import torch
 from jobs.common import system_text
 from jobs.kinds import EASY, EXERCISE, HARD, OTHER, make_row, same_question
 
-FORM = 0.36  # part of the training that is about form and copying
+FORM = 0.22  # part of the training that is about form and copying
 DIRECT_WEIGHT, ANSWER_WEIGHT = 3.0, 1.5  # of the loss of an answer's tokens, without and with thinking before
 
 

@@ -41,10 +41,10 @@ def name(rng, split):
 
 
 def number(rng, split, low, high):
-    """A whole number from low to high."""
+    """A whole number from low to high. Those of one digit are never held out."""
     while True:
         n = rng.randint(low, high)
-        if split == "eval" or not held_out(str(n)):
+        if split == "eval" or n < 10 or not held_out(str(n)):
             return n
 
 

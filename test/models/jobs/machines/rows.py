@@ -43,11 +43,11 @@ QUESTIONS = {
 }
 
 
-def value(rng, split, limits, sensor, beyond):
-    """A reading within or beyond the limit; about half of the latter are close to it."""
+def value(rng, split, limits, sensor, beyond, close=0.5):
+    """A reading within or beyond the limit; that part of the latter is close to it."""
     above = beyond == (sensor != "S")
     near, far = limits[sensor], (99 if above else 10)
-    if rng.random() < 0.5:
+    if rng.random() < close:
         far = max(10, min(99, near + (9 if above else -9)))
     return number(rng, split, near + 1, max(far, near + 3)) if above else number(rng, split, min(far, near - 3), near - 1)
 
@@ -65,7 +65,7 @@ def window(rng, split):
     """A window: its fields, its steps and whether it is an alarm."""
     m, limits = machine(rng, split)
     beyond = {s: rng.random() < 0.17 for s in SENSORS}
-    values = {s: value(rng, split, limits, s, beyond[s]) for s in SENSORS}
+    values = {s: value(rng, split, limits, s, beyond[s], close=0.15) for s in SENSORS}
     steps = [f"{s}{values[s]} {limits[s]} {'beyond' if beyond[s] else 'ok'}" for s in SENSORS]
     return {**m, **{LONG[s]: values[s] for s in SENSORS}, "limits": limits, "trace": "\n".join(steps), "truth": any(beyond.values())}
 

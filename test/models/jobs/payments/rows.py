@@ -73,20 +73,23 @@ def single(rng, split):
 
 
 def write_single(rng, p):
-    """The text of a payment, in one of four forms."""
+    """The text of a payment, in one of four forms. It says whether the payment crosses a border; a history leaves that to the reader."""
     form, time = rng.randrange(4), f"{p['hour']:02}:{p['minute']:02}"
+    border = "domestic" if p["country"] == p["home"] else "foreign"
     if form == 0:
-        return f"{p['channel']} {p['amount']} {p['currency']} {p['merchant']} {p['country']}, home {p['home']}, {time}, {p['device']}"
+        return f"{p['channel']} {p['amount']} {p['currency']} {p['merchant']} {p['country']}, home {p['home']} ({border}), {time}, {p['device']}"
     if form == 1:
-        return f"{p['amount']} {p['currency']} at {p['merchant']} in {p['country']} ({p['channel']}), card from {p['home']}, {time}, {p['device']}"
+        return (f"{p['amount']} {p['currency']} at {p['merchant']} in {p['country']} ({p['channel']}), {border}, card from {p['home']}, {time}, "
+                f"{p['device']}")
     if form == 2:
         return (f"amount={p['amount']} currency={p['currency']} merchant={p['merchant']} country={p['country']} home={p['home']} "
-                f"channel={p['channel']} time={time} device={p['device'].split()[0]}")
-    return f"{time} {p['channel']} payment of {p['amount']} {p['currency']} to {p['merchant']}, country {p['country']}, home {p['home']}, {p['device']}"
+                f"border={border} channel={p['channel']} time={time} device={p['device'].split()[0]}")
+    return (f"{time} {border} {p['channel']} payment of {p['amount']} {p['currency']} to {p['merchant']}, country {p['country']}, home {p['home']}, "
+            f"{p['device']}")
 
 
 def event(rng, split, home):
-    """(text, word for the trace, change of the risk or None for a confirmation)"""
+    """(text, words for the trace, change of the risk or None for a confirmation)"""
     roll = rng.random()
     if roll < 0.07:
         return "call confirmed", "confirmed", None
@@ -100,9 +103,8 @@ def event(rng, split, home):
         return text + " declined", "declined", 1
     if roll < 0.32:
         return f"refund {money} {country}", "refund", 0
-    if abroad:
-        return text, "abroad large" if large else "abroad small", 3 if large else 2
-    return text, "home large" if large else "home small", 1 if large else -1
+    compared = f"{country} {home} {'abroad' if abroad else 'home'} {'large' if large else 'small'}"
+    return text, compared, (3 if large else 2) if abroad else (1 if large else -1)
 
 
 def history(rng, split, n):

@@ -131,7 +131,7 @@ def matters_note(rng, split, length):
 def facts(rng, split):
     """(fact, points, word for the trace, how to tell it, how to correct it) of the four facts."""
     gold, days, contacts, damage = rng.random() < 0.5, number(rng, split, 1, 15), rng.randint(1, 6), rng.randrange(3)
-    days = rng.randint(7, 15) if rng.random() < 0.3 else days
+    days = number(rng, split, 7, 15) if rng.random() < 0.3 else days
     level, effect = ("gold" if gold else "basic"), ("cosmetic", "slow", "stopped")[damage]
     return [
         ("contract", int(gold), level, rng.choice((f"The contract is {level}.", f"{level.capitalize()} contract."))),
