@@ -2,7 +2,8 @@
 # install-deps.sh: installs the Debian or Ubuntu packages that "make demo" and "make test" need.
 #
 # Only what is missing: with everything there it asks nobody and takes a moment. It makes no
-# cluster, and stops before an installation that would upgrade the server of an existing one.
+# cluster, takes headers of the version that the server has where they are still to be had, and stops
+# before an installation that would upgrade the server of a running cluster.
 # Elsewhere than on Debian and Ubuntu it says what to install.
 set -eu
 # shellcheck source=test/setup/lib.sh
@@ -67,6 +68,21 @@ postgres_packages()
 	fi
 }
 
+# A package of PostgreSQL in the version of the server that is installed, where that can be had.
+matching()
+{
+	local package=$1 version=""
+	case $package in
+		postgresql-client-*|postgresql-server-dev-*)
+			version=$(dpkg-query -W -f '${Version}' "postgresql-${package##*-}" 2>/dev/null) || true
+			;;
+	esac
+	if [ -n "$version" ] && apt-cache madison "$package" 2>/dev/null | grep -qF " $version "; then
+		package="$package=$version"
+	fi
+	echo "$package"
+}
+
 as_root()
 {
 	if [ "$(id -u)" -eq 0 ]; then
@@ -100,6 +116,8 @@ fi
 q3_quietly apt-update apt update || q3_say "The package lists could not be refreshed; trying with those that are here."
 # shellcheck disable=SC2046,SC2086
 missing="$(missing_of $base)$(q3_find_postgres || missing_of $(postgres_packages))"
+# shellcheck disable=SC2046,SC2086
+missing=$(for package in $missing; do matching "$package"; done | tr '\n' ' ')
 q3_say "Installing packages: $missing"
 # shellcheck disable=SC2086
 q3_quietly apt-simulate apt-get -s install --no-install-recommends $missing ||
@@ -107,7 +125,7 @@ q3_quietly apt-simulate apt-get -s install --no-install-recommends $missing ||
 
 # A newer server package would restart the clusters that it runs: that is their owner's decision.
 upgraded=$(sed -n 's/^Inst \(postgresql-[0-9][0-9]*\) \[.*/\1/p' "$Q3_LOG/apt-simulate.log")
-if [ -n "$upgraded" ] && [ -n "$(pg_lsclusters -h 2>/dev/null)" ]; then
+if [ -n "$upgraded" ] && pg_lsclusters -h 2>/dev/null | grep -q ' online'; then
 	q3_die "installing $missing would upgrade $upgraded, which restarts its clusters; please do that when it suits: apt-get install $missing"
 fi
 
