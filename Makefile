@@ -1,7 +1,8 @@
 # qwen3dm: `make demo` and `make test` install what they need; the rest is an ordinary PGXS build.
 #
 #   make, make install, make installcheck    the extension and its engine, as PGXS users know them
-#   make demo                                a throw-away cluster with a real model, from nothing
+#   make demo                                a throw-away cluster with a model at work, from nothing;
+#                                            MODEL=smollm2: with a small general one
 #   make test                                unit, oracle, regression and TAP tests, from nothing
 #   make demo-stop                           stops the demo's cluster and removes it
 #   make unit, make regress-tests, make server-tests
@@ -12,7 +13,9 @@
 #   make bench                               speed beside llama.cpp's on Qwen3's shapes; BENCH=quick: some of it;
 #                                            BENCH=rows: many rows through SQL, beside llama.cpp's server;
 #                                            BENCH=surface: labels, extraction, vectors, triggers
-#   make quality                             how far mode efficient is from mode precise on the demo's model
+#   make eval                                accuracy and speed of the modes on the three jobs' rows;
+#                                            EVAL_SEED, EVAL_ROWS, EVAL_MODEL
+#   make quality                             how far mode efficient is from mode precise on SmolLM2
 #   make bench-programs                      the benchmarks of single parts, in build/bench
 #   make headers-check                       compile only, against every PostgreSQL whose headers are here
 #   make headers-fetch                       gets the headers of other releases from Debian
@@ -208,15 +211,19 @@ $(BUILD)/bench/peaks: test/bench/peaks.c
 bench: $(ENGINE) $(BUILD)/bench/peaks
 	@MAKE='$(MAKE)' test/bench/run.sh bench $(ENGINE)
 
-# Needs the demo's model, which "make demo" fetches, or QUALITY_MODEL=FILE.
+# Needs SmolLM2, which "make demo MODEL=smollm2" fetches, or QUALITY_MODEL=FILE.
 quality: $(ENGINE)
 	@test/bench/run.sh quality $(ENGINE)
+
+# Some minutes; the rows are made from EVAL_SEED, which training never sees.
+eval: $(ENGINE)
+	@MAKE='$(MAKE)' test/bench/run.sh eval $(ENGINE)
 
 # ---------------------------------------------------------------------------------------------
 # The two commands, and what belongs to them
 # ---------------------------------------------------------------------------------------------
 demo:
-	@MAKE='$(MAKE)' test/setup/demo.sh
+	@MAKE='$(MAKE)' MODEL='$(MODEL)' test/setup/demo.sh
 
 demo-stop:
 	@test/setup/demo.sh stop
@@ -248,6 +255,6 @@ format-check:
 	clang-format --dry-run -Werror $$(git ls-files '*.c' '*.h')
 	shellcheck -x .ci/run test/setup/*.sh
 
-.PHONY: unit unit-programs tsan neon-tests fuzz fuzz-corpus bench bench-programs quality demo demo-stop test server-tests regress-tests \
+.PHONY: unit unit-programs tsan neon-tests fuzz fuzz-corpus bench bench-programs quality eval demo demo-stop test server-tests regress-tests \
 	headers-check headers-fetch clean-area format format-check install-engine uninstall-engine
 .SECONDARY:

@@ -26,7 +26,8 @@ CREATE FUNCTION @extschema@.qwen_infer(
     stop pg_catalog.text[] DEFAULT NULL,
     thinking pg_catalog.bool DEFAULT NULL,
     system pg_catalog.text DEFAULT NULL,
-    schema pg_catalog.jsonb DEFAULT NULL)
+    schema pg_catalog.jsonb DEFAULT NULL,
+    thinking_budget pg_catalog.int4 DEFAULT NULL)
 RETURNS pg_catalog.text
 AS 'MODULE_PATHNAME', 'qwen3dm_infer'
 LANGUAGE C VOLATILE PARALLEL SAFE COST 10000;
@@ -34,7 +35,7 @@ LANGUAGE C VOLATILE PARALLEL SAFE COST 10000;
 COMMENT ON FUNCTION @extschema@.qwen_infer(pg_catalog.text, pg_catalog.text, pg_catalog.text,
     pg_catalog.text, pg_catalog.int4, pg_catalog.float8, pg_catalog.float8, pg_catalog.int4,
     pg_catalog.int8, pg_catalog.text[], pg_catalog.bool, pg_catalog.text,
-    pg_catalog.jsonb)
+    pg_catalog.jsonb, pg_catalog.int4)
 IS 'the model''s answer to a prompt';
 
 CREATE FUNCTION @extschema@.qwen_infer(
@@ -50,7 +51,8 @@ CREATE FUNCTION @extschema@.qwen_infer(
     stop pg_catalog.text[] DEFAULT NULL,
     thinking pg_catalog.bool DEFAULT NULL,
     system pg_catalog.text DEFAULT NULL,
-    schema pg_catalog.jsonb DEFAULT NULL)
+    schema pg_catalog.jsonb DEFAULT NULL,
+    thinking_budget pg_catalog.int4 DEFAULT NULL)
 RETURNS pg_catalog.text[]
 AS 'MODULE_PATHNAME', 'qwen3dm_infer_array'
 LANGUAGE C VOLATILE PARALLEL SAFE COST 100000;
@@ -58,7 +60,7 @@ LANGUAGE C VOLATILE PARALLEL SAFE COST 100000;
 COMMENT ON FUNCTION @extschema@.qwen_infer(pg_catalog.text[], pg_catalog.text, pg_catalog.text,
     pg_catalog.text, pg_catalog.int4, pg_catalog.float8, pg_catalog.float8, pg_catalog.int4,
     pg_catalog.int8, pg_catalog.text[], pg_catalog.bool, pg_catalog.text,
-    pg_catalog.jsonb)
+    pg_catalog.jsonb, pg_catalog.int4)
 IS 'the model''s answers to an array of prompts, computed together';
 
 CREATE FUNCTION @extschema@.qwen_infer_details(
@@ -75,6 +77,7 @@ CREATE FUNCTION @extschema@.qwen_infer_details(
     thinking pg_catalog.bool DEFAULT NULL,
     system pg_catalog.text DEFAULT NULL,
     schema pg_catalog.jsonb DEFAULT NULL,
+    thinking_budget pg_catalog.int4 DEFAULT NULL,
     OUT value pg_catalog.text,
     OUT thinking pg_catalog.text,
     OUT mode pg_catalog.text,
@@ -95,7 +98,7 @@ LANGUAGE C VOLATILE PARALLEL SAFE COST 10000;
 COMMENT ON FUNCTION @extschema@.qwen_infer_details(pg_catalog.text, pg_catalog.text,
     pg_catalog.text, pg_catalog.text, pg_catalog.int4, pg_catalog.float8, pg_catalog.float8,
     pg_catalog.int4, pg_catalog.int8, pg_catalog.text[], pg_catalog.bool, pg_catalog.text,
-    pg_catalog.jsonb)
+    pg_catalog.jsonb, pg_catalog.int4)
 IS 'the model''s answer to a prompt, with what is known about how it was made';
 
 CREATE FUNCTION @extschema@.qwen_stream(
@@ -111,7 +114,8 @@ CREATE FUNCTION @extschema@.qwen_stream(
     stop pg_catalog.text[] DEFAULT NULL,
     thinking pg_catalog.bool DEFAULT NULL,
     system pg_catalog.text DEFAULT NULL,
-    schema pg_catalog.jsonb DEFAULT NULL)
+    schema pg_catalog.jsonb DEFAULT NULL,
+    thinking_budget pg_catalog.int4 DEFAULT NULL)
 RETURNS SETOF pg_catalog.text
 AS 'MODULE_PATHNAME', 'qwen3dm_stream'
 LANGUAGE C VOLATILE PARALLEL SAFE COST 10000 ROWS 100;
@@ -119,7 +123,7 @@ LANGUAGE C VOLATILE PARALLEL SAFE COST 10000 ROWS 100;
 COMMENT ON FUNCTION @extschema@.qwen_stream(pg_catalog.text, pg_catalog.text, pg_catalog.text,
     pg_catalog.text, pg_catalog.int4, pg_catalog.float8, pg_catalog.float8, pg_catalog.int4,
     pg_catalog.int8, pg_catalog.text[], pg_catalog.bool, pg_catalog.text,
-    pg_catalog.jsonb)
+    pg_catalog.jsonb, pg_catalog.int4)
 IS 'the model''s answer to a prompt, row by row while it is generated';
 
 -- ----------------------------------------------------------------------------------------------
@@ -137,13 +141,16 @@ CREATE FUNCTION @extschema@.qwen_classify(
     on_error pg_catalog.text DEFAULT 'raise',
     system pg_catalog.text DEFAULT NULL,
     examples pg_catalog.jsonb DEFAULT NULL,
-    calibrate pg_catalog.bool DEFAULT false)
+    calibrate pg_catalog.bool DEFAULT false,
+    thinking pg_catalog.bool DEFAULT NULL,
+    thinking_budget pg_catalog.int4 DEFAULT NULL)
 RETURNS pg_catalog.text
 AS 'MODULE_PATHNAME', 'qwen3dm_classify'
 LANGUAGE C VOLATILE PARALLEL SAFE COST 10000;
 
 COMMENT ON FUNCTION @extschema@.qwen_classify(pg_catalog.text, pg_catalog.text[], pg_catalog.text,
-    pg_catalog.text, pg_catalog.text, pg_catalog.text, pg_catalog.jsonb, pg_catalog.bool)
+    pg_catalog.text, pg_catalog.text, pg_catalog.text, pg_catalog.jsonb, pg_catalog.bool,
+    pg_catalog.bool, pg_catalog.int4)
 IS 'the label that fits a text best';
 
 CREATE FUNCTION @extschema@.qwen_classify(
@@ -154,13 +161,16 @@ CREATE FUNCTION @extschema@.qwen_classify(
     on_error pg_catalog.text DEFAULT 'raise',
     system pg_catalog.text DEFAULT NULL,
     examples pg_catalog.jsonb DEFAULT NULL,
-    calibrate pg_catalog.bool DEFAULT false)
+    calibrate pg_catalog.bool DEFAULT false,
+    thinking pg_catalog.bool DEFAULT NULL,
+    thinking_budget pg_catalog.int4 DEFAULT NULL)
 RETURNS pg_catalog.text
 AS 'MODULE_PATHNAME', 'qwen3dm_classify_jsonb'
 LANGUAGE C VOLATILE PARALLEL SAFE COST 10000;
 
 COMMENT ON FUNCTION @extschema@.qwen_classify(pg_catalog.text, pg_catalog.jsonb, pg_catalog.text,
-    pg_catalog.text, pg_catalog.text, pg_catalog.text, pg_catalog.jsonb, pg_catalog.bool)
+    pg_catalog.text, pg_catalog.text, pg_catalog.text, pg_catalog.jsonb, pg_catalog.bool,
+    pg_catalog.bool, pg_catalog.int4)
 IS 'the label that fits a text best, by names and descriptions';
 
 CREATE FUNCTION @extschema@.qwen_classify(
@@ -171,13 +181,16 @@ CREATE FUNCTION @extschema@.qwen_classify(
     on_error pg_catalog.text DEFAULT 'raise',
     system pg_catalog.text DEFAULT NULL,
     examples pg_catalog.jsonb DEFAULT NULL,
-    calibrate pg_catalog.bool DEFAULT false)
+    calibrate pg_catalog.bool DEFAULT false,
+    thinking pg_catalog.bool DEFAULT NULL,
+    thinking_budget pg_catalog.int4 DEFAULT NULL)
 RETURNS pg_catalog.text
 AS 'MODULE_PATHNAME', 'qwen3dm_classify_text'
 LANGUAGE C VOLATILE PARALLEL SAFE COST 10000;
 
 COMMENT ON FUNCTION @extschema@.qwen_classify(pg_catalog.text, pg_catalog.text, pg_catalog.text,
-    pg_catalog.text, pg_catalog.text, pg_catalog.text, pg_catalog.jsonb, pg_catalog.bool)
+    pg_catalog.text, pg_catalog.text, pg_catalog.text, pg_catalog.jsonb, pg_catalog.bool,
+    pg_catalog.bool, pg_catalog.int4)
 IS 'the label that fits a text best, of a literal of labels';
 
 CREATE FUNCTION @extschema@.qwen_classify(
@@ -188,13 +201,16 @@ CREATE FUNCTION @extschema@.qwen_classify(
     on_error pg_catalog.text DEFAULT 'raise',
     system pg_catalog.text DEFAULT NULL,
     examples pg_catalog.jsonb DEFAULT NULL,
-    calibrate pg_catalog.bool DEFAULT false)
+    calibrate pg_catalog.bool DEFAULT false,
+    thinking pg_catalog.bool DEFAULT NULL,
+    thinking_budget pg_catalog.int4 DEFAULT NULL)
 RETURNS pg_catalog.anyenum
 AS 'MODULE_PATHNAME', 'qwen3dm_classify_enum'
 LANGUAGE C VOLATILE PARALLEL SAFE COST 10000;
 
 COMMENT ON FUNCTION @extschema@.qwen_classify(pg_catalog.text, pg_catalog.anyenum, pg_catalog.text,
-    pg_catalog.text, pg_catalog.text, pg_catalog.text, pg_catalog.jsonb, pg_catalog.bool)
+    pg_catalog.text, pg_catalog.text, pg_catalog.text, pg_catalog.jsonb, pg_catalog.bool,
+    pg_catalog.bool, pg_catalog.int4)
 IS 'the value of an enum type that fits a text best';
 
 CREATE FUNCTION @extschema@.qwen_classify_probs(
@@ -205,14 +221,17 @@ CREATE FUNCTION @extschema@.qwen_classify_probs(
     on_error pg_catalog.text DEFAULT 'raise',
     system pg_catalog.text DEFAULT NULL,
     examples pg_catalog.jsonb DEFAULT NULL,
-    calibrate pg_catalog.bool DEFAULT false)
+    calibrate pg_catalog.bool DEFAULT false,
+    thinking pg_catalog.bool DEFAULT NULL,
+    thinking_budget pg_catalog.int4 DEFAULT NULL)
 RETURNS TABLE (label pg_catalog.text, probability pg_catalog.float8)
 AS 'MODULE_PATHNAME', 'qwen3dm_classify_probs'
 LANGUAGE C VOLATILE PARALLEL SAFE COST 10000 ROWS 5;
 
 COMMENT ON FUNCTION @extschema@.qwen_classify_probs(pg_catalog.text, pg_catalog.text[],
     pg_catalog.text, pg_catalog.text, pg_catalog.text, pg_catalog.text, pg_catalog.jsonb,
-    pg_catalog.bool)
+    pg_catalog.bool,
+    pg_catalog.bool, pg_catalog.int4)
 IS 'the probability of each label for a text; they add up to 1';
 
 CREATE FUNCTION @extschema@.qwen_classify_probs(
@@ -223,14 +242,17 @@ CREATE FUNCTION @extschema@.qwen_classify_probs(
     on_error pg_catalog.text DEFAULT 'raise',
     system pg_catalog.text DEFAULT NULL,
     examples pg_catalog.jsonb DEFAULT NULL,
-    calibrate pg_catalog.bool DEFAULT false)
+    calibrate pg_catalog.bool DEFAULT false,
+    thinking pg_catalog.bool DEFAULT NULL,
+    thinking_budget pg_catalog.int4 DEFAULT NULL)
 RETURNS TABLE (label pg_catalog.text, probability pg_catalog.float8)
 AS 'MODULE_PATHNAME', 'qwen3dm_classify_probs_jsonb'
 LANGUAGE C VOLATILE PARALLEL SAFE COST 10000 ROWS 5;
 
 COMMENT ON FUNCTION @extschema@.qwen_classify_probs(pg_catalog.text, pg_catalog.jsonb,
     pg_catalog.text, pg_catalog.text, pg_catalog.text, pg_catalog.text, pg_catalog.jsonb,
-    pg_catalog.bool)
+    pg_catalog.bool,
+    pg_catalog.bool, pg_catalog.int4)
 IS 'the probability of each label for a text; they add up to 1';
 
 CREATE FUNCTION @extschema@.qwen_classify_probs(
@@ -241,15 +263,120 @@ CREATE FUNCTION @extschema@.qwen_classify_probs(
     on_error pg_catalog.text DEFAULT 'raise',
     system pg_catalog.text DEFAULT NULL,
     examples pg_catalog.jsonb DEFAULT NULL,
-    calibrate pg_catalog.bool DEFAULT false)
+    calibrate pg_catalog.bool DEFAULT false,
+    thinking pg_catalog.bool DEFAULT NULL,
+    thinking_budget pg_catalog.int4 DEFAULT NULL)
 RETURNS TABLE (label pg_catalog.text, probability pg_catalog.float8)
 AS 'MODULE_PATHNAME', 'qwen3dm_classify_probs_text'
 LANGUAGE C VOLATILE PARALLEL SAFE COST 10000 ROWS 5;
 
 COMMENT ON FUNCTION @extschema@.qwen_classify_probs(pg_catalog.text, pg_catalog.text,
     pg_catalog.text, pg_catalog.text, pg_catalog.text, pg_catalog.text, pg_catalog.jsonb,
-    pg_catalog.bool)
+    pg_catalog.bool,
+    pg_catalog.bool, pg_catalog.int4)
 IS 'the probability of each label for a text; they add up to 1';
+
+CREATE FUNCTION @extschema@.qwen_classify_details(
+    input pg_catalog.text,
+    labels pg_catalog.text[] DEFAULT NULL,
+    task pg_catalog.text DEFAULT NULL,
+    mode pg_catalog.text DEFAULT 'auto',
+    on_error pg_catalog.text DEFAULT 'raise',
+    system pg_catalog.text DEFAULT NULL,
+    examples pg_catalog.jsonb DEFAULT NULL,
+    calibrate pg_catalog.bool DEFAULT false,
+    thinking pg_catalog.bool DEFAULT NULL,
+    thinking_budget pg_catalog.int4 DEFAULT NULL,
+    OUT value pg_catalog.text,
+    OUT probability pg_catalog.float8,
+    OUT margin pg_catalog.float8,
+    OUT thinking pg_catalog.text,
+    OUT mode pg_catalog.text,
+    OUT reason pg_catalog.text,
+    OUT escalated pg_catalog.bool,
+    OUT prompt_tokens pg_catalog.int4,
+    OUT cached_tokens pg_catalog.int4,
+    OUT output_tokens pg_catalog.int4,
+    OUT queue_ms pg_catalog.float8,
+    OUT latency_ms pg_catalog.float8,
+    OUT error pg_catalog.text,
+    OUT model_digest pg_catalog.text)
+RETURNS pg_catalog.record
+AS 'MODULE_PATHNAME', 'qwen3dm_classify_details'
+LANGUAGE C VOLATILE PARALLEL SAFE COST 10000;
+
+COMMENT ON FUNCTION @extschema@.qwen_classify_details(pg_catalog.text, pg_catalog.text[], pg_catalog.text,
+    pg_catalog.text, pg_catalog.text, pg_catalog.text, pg_catalog.jsonb, pg_catalog.bool,
+    pg_catalog.bool, pg_catalog.int4)
+IS 'the label that fits a text best, with what is known about how it was found';
+
+CREATE FUNCTION @extschema@.qwen_classify_details(
+    input pg_catalog.text,
+    labels pg_catalog.jsonb,
+    task pg_catalog.text DEFAULT NULL,
+    mode pg_catalog.text DEFAULT 'auto',
+    on_error pg_catalog.text DEFAULT 'raise',
+    system pg_catalog.text DEFAULT NULL,
+    examples pg_catalog.jsonb DEFAULT NULL,
+    calibrate pg_catalog.bool DEFAULT false,
+    thinking pg_catalog.bool DEFAULT NULL,
+    thinking_budget pg_catalog.int4 DEFAULT NULL,
+    OUT value pg_catalog.text,
+    OUT probability pg_catalog.float8,
+    OUT margin pg_catalog.float8,
+    OUT thinking pg_catalog.text,
+    OUT mode pg_catalog.text,
+    OUT reason pg_catalog.text,
+    OUT escalated pg_catalog.bool,
+    OUT prompt_tokens pg_catalog.int4,
+    OUT cached_tokens pg_catalog.int4,
+    OUT output_tokens pg_catalog.int4,
+    OUT queue_ms pg_catalog.float8,
+    OUT latency_ms pg_catalog.float8,
+    OUT error pg_catalog.text,
+    OUT model_digest pg_catalog.text)
+RETURNS pg_catalog.record
+AS 'MODULE_PATHNAME', 'qwen3dm_classify_details_jsonb'
+LANGUAGE C VOLATILE PARALLEL SAFE COST 10000;
+
+COMMENT ON FUNCTION @extschema@.qwen_classify_details(pg_catalog.text, pg_catalog.jsonb, pg_catalog.text,
+    pg_catalog.text, pg_catalog.text, pg_catalog.text, pg_catalog.jsonb, pg_catalog.bool,
+    pg_catalog.bool, pg_catalog.int4)
+IS 'the label that fits a text best, with what is known about how it was found';
+
+CREATE FUNCTION @extschema@.qwen_classify_details(
+    input pg_catalog.text,
+    labels pg_catalog.text,
+    task pg_catalog.text DEFAULT NULL,
+    mode pg_catalog.text DEFAULT 'auto',
+    on_error pg_catalog.text DEFAULT 'raise',
+    system pg_catalog.text DEFAULT NULL,
+    examples pg_catalog.jsonb DEFAULT NULL,
+    calibrate pg_catalog.bool DEFAULT false,
+    thinking pg_catalog.bool DEFAULT NULL,
+    thinking_budget pg_catalog.int4 DEFAULT NULL,
+    OUT value pg_catalog.text,
+    OUT probability pg_catalog.float8,
+    OUT margin pg_catalog.float8,
+    OUT thinking pg_catalog.text,
+    OUT mode pg_catalog.text,
+    OUT reason pg_catalog.text,
+    OUT escalated pg_catalog.bool,
+    OUT prompt_tokens pg_catalog.int4,
+    OUT cached_tokens pg_catalog.int4,
+    OUT output_tokens pg_catalog.int4,
+    OUT queue_ms pg_catalog.float8,
+    OUT latency_ms pg_catalog.float8,
+    OUT error pg_catalog.text,
+    OUT model_digest pg_catalog.text)
+RETURNS pg_catalog.record
+AS 'MODULE_PATHNAME', 'qwen3dm_classify_details_text'
+LANGUAGE C VOLATILE PARALLEL SAFE COST 10000;
+
+COMMENT ON FUNCTION @extschema@.qwen_classify_details(pg_catalog.text, pg_catalog.text, pg_catalog.text,
+    pg_catalog.text, pg_catalog.text, pg_catalog.text, pg_catalog.jsonb, pg_catalog.bool,
+    pg_catalog.bool, pg_catalog.int4)
+IS 'the label that fits a text best, with what is known about how it was found';
 
 CREATE FUNCTION @extschema@.qwen_score(
     input pg_catalog.text,
@@ -258,13 +385,16 @@ CREATE FUNCTION @extschema@.qwen_score(
     mode pg_catalog.text DEFAULT 'auto',
     on_error pg_catalog.text DEFAULT 'raise',
     examples pg_catalog.jsonb DEFAULT NULL,
-    calibrate pg_catalog.bool DEFAULT false)
+    calibrate pg_catalog.bool DEFAULT false,
+    thinking pg_catalog.bool DEFAULT NULL,
+    thinking_budget pg_catalog.int4 DEFAULT NULL)
 RETURNS pg_catalog.float8
 AS 'MODULE_PATHNAME', 'qwen3dm_score'
 LANGUAGE C VOLATILE PARALLEL SAFE COST 10000;
 
 COMMENT ON FUNCTION @extschema@.qwen_score(pg_catalog.text, pg_catalog.text, pg_catalog.text,
-    pg_catalog.text, pg_catalog.text, pg_catalog.jsonb, pg_catalog.bool)
+    pg_catalog.text, pg_catalog.text, pg_catalog.jsonb, pg_catalog.bool,
+    pg_catalog.bool, pg_catalog.int4)
 IS 'the probability that a statement holds for a text';
 
 CREATE FUNCTION @extschema@.qwen_filter(
@@ -275,13 +405,16 @@ CREATE FUNCTION @extschema@.qwen_filter(
     mode pg_catalog.text DEFAULT 'auto',
     on_error pg_catalog.text DEFAULT 'raise',
     examples pg_catalog.jsonb DEFAULT NULL,
-    calibrate pg_catalog.bool DEFAULT false)
+    calibrate pg_catalog.bool DEFAULT false,
+    thinking pg_catalog.bool DEFAULT NULL,
+    thinking_budget pg_catalog.int4 DEFAULT NULL)
 RETURNS pg_catalog.bool
 AS 'MODULE_PATHNAME', 'qwen3dm_filter'
 LANGUAGE C VOLATILE PARALLEL SAFE COST 10000;
 
 COMMENT ON FUNCTION @extschema@.qwen_filter(pg_catalog.text, pg_catalog.text, pg_catalog.float8,
-    pg_catalog.text, pg_catalog.text, pg_catalog.text, pg_catalog.jsonb, pg_catalog.bool)
+    pg_catalog.text, pg_catalog.text, pg_catalog.text, pg_catalog.jsonb, pg_catalog.bool,
+    pg_catalog.bool, pg_catalog.int4)
 IS 'whether a condition holds for a text with at least this probability';
 
 -- What is pinned is shared by all roles, and takes memory from them.
@@ -370,7 +503,8 @@ CREATE FUNCTION @extschema@.qwen_extract(
     seed pg_catalog.int8 DEFAULT NULL,
     stop pg_catalog.text[] DEFAULT NULL,
     thinking pg_catalog.bool DEFAULT NULL,
-    system pg_catalog.text DEFAULT NULL)
+    system pg_catalog.text DEFAULT NULL,
+    thinking_budget pg_catalog.int4 DEFAULT NULL)
 RETURNS pg_catalog.jsonb
 AS 'MODULE_PATHNAME', 'qwen3dm_extract'
 LANGUAGE C VOLATILE PARALLEL SAFE COST 10000;
@@ -378,7 +512,8 @@ LANGUAGE C VOLATILE PARALLEL SAFE COST 10000;
 COMMENT ON FUNCTION @extschema@.qwen_extract(pg_catalog.text, pg_catalog.jsonb,
     pg_catalog.text, pg_catalog.text,
     pg_catalog.text, pg_catalog.int4, pg_catalog.float8, pg_catalog.float8, pg_catalog.int4,
-    pg_catalog.int8, pg_catalog.text[], pg_catalog.bool, pg_catalog.text)
+    pg_catalog.int8, pg_catalog.text[], pg_catalog.bool, pg_catalog.text,
+    pg_catalog.int4)
 IS 'what a text says, as JSON that is valid under a JSON Schema';
 
 -- jsonb orders the properties of an object in a way of its own; json keeps the order of the schema.
@@ -395,7 +530,8 @@ CREATE FUNCTION @extschema@.qwen_extract(
     seed pg_catalog.int8 DEFAULT NULL,
     stop pg_catalog.text[] DEFAULT NULL,
     thinking pg_catalog.bool DEFAULT NULL,
-    system pg_catalog.text DEFAULT NULL)
+    system pg_catalog.text DEFAULT NULL,
+    thinking_budget pg_catalog.int4 DEFAULT NULL)
 RETURNS pg_catalog.jsonb
 AS 'MODULE_PATHNAME', 'qwen3dm_extract_json'
 LANGUAGE C VOLATILE PARALLEL SAFE COST 10000;
@@ -403,7 +539,8 @@ LANGUAGE C VOLATILE PARALLEL SAFE COST 10000;
 COMMENT ON FUNCTION @extschema@.qwen_extract(pg_catalog.text, pg_catalog.json,
     pg_catalog.text, pg_catalog.text,
     pg_catalog.text, pg_catalog.int4, pg_catalog.float8, pg_catalog.float8, pg_catalog.int4,
-    pg_catalog.int8, pg_catalog.text[], pg_catalog.bool, pg_catalog.text)
+    pg_catalog.int8, pg_catalog.text[], pg_catalog.bool, pg_catalog.text,
+    pg_catalog.int4)
 IS 'what a text says, as JSON that is valid under a JSON Schema; written in the order of its properties';
 
 CREATE FUNCTION @extschema@.qwen_extract(
@@ -419,7 +556,8 @@ CREATE FUNCTION @extschema@.qwen_extract(
     seed pg_catalog.int8 DEFAULT NULL,
     stop pg_catalog.text[] DEFAULT NULL,
     thinking pg_catalog.bool DEFAULT NULL,
-    system pg_catalog.text DEFAULT NULL)
+    system pg_catalog.text DEFAULT NULL,
+    thinking_budget pg_catalog.int4 DEFAULT NULL)
 RETURNS pg_catalog.anyelement
 AS 'MODULE_PATHNAME', 'qwen3dm_extract_row'
 LANGUAGE C VOLATILE PARALLEL SAFE COST 10000;
@@ -427,7 +565,8 @@ LANGUAGE C VOLATILE PARALLEL SAFE COST 10000;
 COMMENT ON FUNCTION @extschema@.qwen_extract(pg_catalog.text, pg_catalog.anyelement,
     pg_catalog.text, pg_catalog.text,
     pg_catalog.text, pg_catalog.int4, pg_catalog.float8, pg_catalog.float8, pg_catalog.int4,
-    pg_catalog.int8, pg_catalog.text[], pg_catalog.bool, pg_catalog.text)
+    pg_catalog.int8, pg_catalog.text[], pg_catalog.bool, pg_catalog.text,
+    pg_catalog.int4)
 IS 'what a text says, as a row of the composite type of the second argument';
 
 -- ----------------------------------------------------------------------------------------------

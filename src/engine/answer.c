@@ -149,6 +149,16 @@ fill_labels(const q3_request *r, q3p_result *m)
 	m->score = l->probs[best];
 	m->n_probs = (uint32_t) l->n;
 	m->probs = (const unsigned char *) l->probs;
+	m->escalated = r->ended.escalated;
+	m->margin = r->ended.margin;
+	m->first_ms = r->ended.first_ms;
+	if (r->ended.thinking != NULL)
+	{
+		q3_str thinking = q3_output_thinking(r->ended.thinking);
+
+		m->thinking = (q3p_bytes){thinking.data, thinking.len};
+		m->thinking_tokens = q3_output_n_tokens(r->ended.thinking);
+	}
 }
 
 /* The kind's own part of the result. */
@@ -193,9 +203,12 @@ fill_value(const q3_request *r, q3p_result *m)
 static bool
 answer_result(q3_io *io, q3_request *r, const q3p_usage *used)
 {
-	uint64_t now = q3_now_ns(), started = r->job.started_ns;
+	uint64_t now = q3_now_ns();
+	uint64_t started = r->ended.started_ns > 0 ? r->ended.started_ns : r->job.started_ns;
 	q3p_result m = {.mode = r->mode == Q3_EFFICIENT ? Q3P_EFFICIENT : Q3P_PRECISE,
-	                .prompt_tokens = atomic_load(&r->job.prompt_tokens),
+	                /* Of what needs no model, nothing is used. */
+	                .prompt_tokens = used->prompt_tokens > 0 ? used->prompt_tokens
+	                                                         : atomic_load(&r->job.prompt_tokens),
 	                .cached_tokens = used->cached_tokens,
 	                .output_tokens = used->output_tokens,
 	                .deduplicated = r->job.deduplicated,
@@ -286,7 +299,8 @@ answer_activity(q3_io *io, q3_conn *conn)
 		                         .phase = phases[atomic_load(&r->job.phase)],
 		                         .prompt_tokens = atomic_load(&r->job.prompt_tokens),
 		                         .prompt_done = atomic_load(&r->job.prompt_done),
-		                         .output_tokens = atomic_load(&r->job.output_tokens),
+		                         .output_tokens =
+		                             r->ended.output_tokens + atomic_load(&r->job.output_tokens),
 		                         .max_tokens = r->msg.max_tokens,
 		                         .kv_tokens = atomic_load(&r->job.kv_tokens),
 		                         .age_ms = (double) (now - r->arrived_ns) / 1e6,
@@ -305,13 +319,13 @@ answer_activity(q3_io *io, q3_conn *conn)
  * Ends
  * --------------------------------------------------------------------------------------------- */
 
+/* What a job has computed. */
 static void
 count(q3_io *io, const q3_request *r)
 {
 	io->status_due = true;
 	io->n_prompt_tokens += (uint64_t) atomic_load(&r->job.prompt_done);
 	io->n_output_tokens += (uint64_t) atomic_load(&r->job.output_tokens);
-	io->n_classified += r->msg.kind == Q3P_CLASSIFY && r->conn != NULL && r->error.code == Q3_OK;
 }
 
 static void
@@ -319,10 +333,15 @@ finish(q3_io *io, q3_request *r)
 {
 	q3p_usage used = q3_usage_of(r);
 
-	count(io, r);
+	io->n_classified += r->msg.kind == Q3P_CLASSIFY && r->conn != NULL && r->error.code == Q3_OK;
 	if (r->claim.verdict == Q3_UNJUDGED)
 		r->claim.prompt = used.prompt_tokens;
-	q3_quota_end(io->quota, &r->claim, used.output_tokens, q3_now_ns());
+	/* The claim's prompt is that of the first job. */
+	q3_quota_end(io->quota, &r->claim,
+	             used.output_tokens + (used.prompt_tokens > r->claim.prompt
+	                                       ? used.prompt_tokens - r->claim.prompt
+	                                       : 0),
+	             q3_now_ns());
 	answer(io, r, &used);
 	forget(io, r);
 }
@@ -496,6 +515,12 @@ q3_answer_frame(q3_io *io, q3_conn *conn, const q3p_header *header, const char *
  * Requests from the threads
  * --------------------------------------------------------------------------------------------- */
 
+static bool
+takes_another(q3_request *r)
+{
+	return r->error.code == Q3_OK && !atomic_load(&r->job.cancelled) && q3_request_next(r);
+}
+
 /* A thread has given the request back. */
 static void
 take_back(q3_io *io, q3_request *r)
@@ -507,7 +532,13 @@ take_back(q3_io *io, q3_request *r)
 		q3_fail(&r->error, Q3_ERR_CANCELLED, "request was cancelled");
 	r->to_judge = false;
 	if (to_judge)
+	{
 		judge(io, r);
+		return;
+	}
+	count(io, r);
+	if (takes_another(r))
+		q3_workers_submit(io->workers, r);
 	else
 	{
 		finish(io, r);

@@ -24,6 +24,9 @@
 #define THINKING_TOP_P 0.95
 #define THINKING_TOP_K 20
 
+/* Tokens at most that stand around thinking: <think>, and from a newline to the answer. */
+#define THINKING_FRAME 8
+
 uint64_t
 q3_now_ns(void)
 {
@@ -205,9 +208,17 @@ hash_strings(EVP_MD_CTX *md, const q3_str *strings, size_t n)
 static void
 set_key(q3_job *job, const q3_job_options *o, bool thinking)
 {
-	uint64_t numbers[9] = {job->kind,     job->role,  job->mode,   (uint64_t) job->max_tokens,
-	                       job->prompt.n, o->n_stops, o->n_labels, thinking,
-	                       job->mean};
+	uint64_t numbers[11] = {job->kind,
+	                        job->role,
+	                        job->mode,
+	                        (uint64_t) job->max_tokens,
+	                        job->prompt.n,
+	                        o->n_stops,
+	                        o->n_labels,
+	                        thinking,
+	                        job->mean,
+	                        job->only_thinks,
+	                        (uint64_t) job->think_left};
 	EVP_MD_CTX *md = EVP_MD_CTX_new();
 
 	if (md == NULL || EVP_DigestInit_ex(md, EVP_sha256(), NULL) != 1)
@@ -222,6 +233,27 @@ set_key(q3_job *job, const q3_job_options *o, bool thinking)
 	hash_strings(md, &o->schema, 1);
 	job->shareable = EVP_DigestFinal_ex(md, job->key, NULL) == 1;
 	EVP_MD_CTX_free(md);
+}
+
+/* Tokens that the answer begins with are read with the prompt. */
+static q3_code
+begin_answer(q3_job *job, const q3_tokens *start, q3_error *err)
+{
+	for (size_t i = 0; i < start->n; i++)
+		if (!q3_tokens_push(&job->prompt, start->ids[i]) ||
+		    !q3_output_push(job->output, start->ids[i], &job->finish))
+			return q3_fail(err, Q3_ERR_MEMORY, "out of memory");
+	atomic_store(&job->output_tokens, q3_output_n_tokens(job->output));
+	return Q3_OK;
+}
+
+/* A model that is to think begins with it. */
+static q3_code
+begin_thinking(q3_job *job, const q3_preparer *p, q3_error *err)
+{
+	int32_t token = q3_tokenizer_special(p->tok)->think_start;
+
+	return begin_answer(job, &(q3_tokens){.ids = &token, .n = 1}, err);
 }
 
 /*
@@ -252,7 +284,6 @@ find_start(q3_job *job, const q3_preparer *p, bool thinking, q3_tokens *start, q
 	return job->constraint != NULL ? Q3_OK : err->code;
 }
 
-/* The answer's beginning under the schema is read with the prompt. */
 static q3_code
 add_schema(q3_job *job, const q3_preparer *p, const q3_job_options *o, bool thinking, q3_error *err)
 {
@@ -267,13 +298,18 @@ add_schema(q3_job *job, const q3_preparer *p, const q3_job_options *o, bool thin
 	if (job->schema == NULL)
 		return err->code;
 	code = find_start(job, p, thinking, &start, err);
-	for (size_t i = 0; i < start.n && code == Q3_OK; i++)
-		if (!q3_tokens_push(&job->prompt, start.ids[i]) ||
-		    !q3_output_push(job->output, start.ids[i], &job->finish))
-			code = q3_fail(err, Q3_ERR_MEMORY, "out of memory");
-	atomic_store(&job->output_tokens, q3_output_n_tokens(job->output));
+	if (code == Q3_OK)
+		code = begin_answer(job, &start, err);
 	q3_tokens_free(&start);
 	return code;
+}
+
+static q3_code
+refuse_thinking(q3_error *err)
+{
+	q3_fail(err, Q3_ERR_INVALID, "mode \"efficient\" cannot be combined with thinking");
+	q3_error_hint(err, "Use mode \"precise\" or \"auto\", or turn thinking off.");
+	return Q3_ERR_INVALID;
 }
 
 q3_code
@@ -285,11 +321,7 @@ q3_job_generate(q3_job *job, const q3_preparer *p, const q3_job_options *o, q3_e
 	q3_code code;
 
 	if (o->mode == Q3_EFFICIENT && o->thinking)
-	{
-		q3_fail(err, Q3_ERR_INVALID, "mode \"efficient\" cannot be combined with thinking");
-		q3_error_hint(err, "Use mode \"precise\" or \"auto\", or turn thinking off.");
-		return Q3_ERR_INVALID;
-	}
+		return refuse_thinking(err);
 	if (o->max_tokens < 1)
 		return q3_fail(err, Q3_ERR_INVALID, "max_tokens must be at least 1");
 	code = make_sampler(job, p, o, thinking, &greedy, err);
@@ -305,8 +337,11 @@ q3_job_generate(q3_job *job, const q3_preparer *p, const q3_job_options *o, q3_e
 	job->mode = o->mode;
 	job->stream = o->stream;
 	atomic_store(&job->prompt_tokens, (int) job->prompt.n);
+	job->think_left = thinking ? o->thinking_budget : 0;
 	if (o->schema.data != NULL)
 		code = add_schema(job, p, o, thinking, err);
+	else if (job->think_left > 0 && job->max_tokens > 1)
+		code = begin_thinking(job, p, err);
 	if (code == Q3_OK && o->share && greedy && !o->stream)
 		set_key(job, o, thinking);
 	return code;
@@ -354,6 +389,37 @@ add_first_tokens(q3_job *job, const q3_preparer *p, bool *compute, q3_error *err
 	return Q3_OK;
 }
 
+static q3_labels *
+make_labels(const q3_preparer *p, const q3_job_options *o, q3_error *err)
+{
+	for (size_t i = 0; i < o->n_labels; i++)
+		if (check_bytes(p, "label", o->labels[i].len, err) != Q3_OK)
+			return NULL;
+	return q3_labels_create(p->tok, q3_tokenizer_special(p->tok)->im_end, o->labels, o->n_labels,
+	                        err);
+}
+
+static q3_code
+copy_tokens(const q3_tokens *from, q3_tokens *to, q3_error *err)
+{
+	for (size_t i = 0; i < from->n; i++)
+		if (!q3_tokens_push(to, from->ids[i]))
+			return q3_fail(err, Q3_ERR_MEMORY, "out of memory");
+	return Q3_OK;
+}
+
+/* The prompt goes on behind what was thought. */
+static q3_code
+follow_thought(q3_job *job, const q3_preparer *p, const q3_tokens *thought, q3_error *err)
+{
+	q3_code code = copy_tokens(thought, &job->prompt, err);
+
+	/* A model that has ended its turn while it thought has ended its thinking. */
+	while (job->prompt.n > 0 && q3_tokenizer_is_end(p->tok, job->prompt.ids[job->prompt.n - 1]))
+		job->prompt.n--;
+	return code == Q3_OK ? q3_chat_end_thinking(p->tok, &job->prompt, err) : code;
+}
+
 q3_code
 q3_job_classify(q3_job *job, const q3_preparer *p, const q3_job_options *o, bool *compute,
                 q3_error *err)
@@ -363,15 +429,14 @@ q3_job_classify(q3_job *job, const q3_preparer *p, const q3_job_options *o, bool
 	*compute = false;
 	job->kind = Q3_JOB_CLASSIFY;
 	job->mode = o->mode;
-	for (size_t i = 0; i < o->n_labels && code == Q3_OK; i++)
-		code = check_bytes(p, "label", o->labels[i].len, err);
-	if (code == Q3_OK)
+	if (o->thought != NULL)
+		code = follow_thought(job, p, o->thought, err);
+	else
 		code = encode_prompt(job, p, o, err);
 	if (code != Q3_OK)
 		return code;
 	atomic_store(&job->prompt_tokens, (int) job->prompt.n);
-	job->labels =
-	    q3_labels_create(p->tok, q3_tokenizer_special(p->tok)->im_end, o->labels, o->n_labels, err);
+	job->labels = make_labels(p, o, err);
 	if (job->labels == NULL)
 		return err->code;
 	code = add_first_tokens(job, p, compute, err);
@@ -380,6 +445,60 @@ q3_job_classify(q3_job *job, const q3_preparer *p, const q3_job_options *o, bool
 	if (code == Q3_OK && *compute && o->share)
 		set_key(job, o, false);
 	return code;
+}
+
+/* Tokens of thinking that the context has room for, before its end and the labels. */
+static int32_t
+room_to_think(const q3_job *job, const q3_preparer *p, const q3_labels *l)
+{
+	int64_t room = (int64_t) p->context_length - (int64_t) job->prompt.n - THINKING_FRAME;
+
+	room -= q3_labels_depth(l);
+	return room > 0 ? (int32_t) room : 0;
+}
+
+q3_code
+q3_job_think(q3_job *job, const q3_preparer *p, const q3_job_options *o, bool *compute,
+             q3_error *err)
+{
+	q3_labels *labels = make_labels(p, o, err);
+	int32_t room;
+	bool greedy;
+	q3_code code;
+
+	*compute = false;
+	if (labels == NULL)
+		return err->code;
+	job->mode = o->mode;
+	job->only_thinks = true;
+	code = o->mode == Q3_EFFICIENT ? refuse_thinking(err) : encode_prompt(job, p, o, err);
+	room = room_to_think(job, p, labels);
+	*compute = code == Q3_OK && q3_chat_can_think(p->tok) && labels->n_branches > 0 && room > 0;
+	q3_labels_free(labels);
+	if (!*compute)
+		return code;
+	atomic_store(&job->prompt_tokens, (int) job->prompt.n);
+	/* The budget is of what the model writes behind <think>. */
+	job->max_tokens =
+	    (o->thinking_budget > 0 && o->thinking_budget < room ? o->thinking_budget : room) + 1;
+	code = make_sampler(job, p, o, false, &greedy, err);
+	if (code == Q3_OK)
+		job->output = q3_output_create(p->tok, NULL, 0, true, job->max_tokens, err);
+	if (code != Q3_OK || job->output == NULL)
+		return err->code;
+	code = begin_thinking(job, p, err);
+	if (code == Q3_OK && o->share && greedy)
+		set_key(job, o, true);
+	return code;
+}
+
+bool
+q3_job_take_thought(const q3_job *job, q3_tokens *thought)
+{
+	q3_error err;
+
+	return copy_tokens(&job->prompt, thought, &err) == Q3_OK &&
+	       copy_tokens(&job->generated, thought, &err) == Q3_OK;
 }
 
 q3_code
@@ -476,7 +595,8 @@ q3_job_copy_answer(q3_job *job, const q3_job *from)
 		memcpy(job->labels->probs, from->labels->probs,
 		       (size_t) job->labels->n * sizeof(job->labels->probs[0]));
 	for (size_t i = 0; i < from->generated.n; i++)
-		if (!q3_output_push(job->output, from->generated.ids[i], &job->finish))
+		if (!q3_output_push(job->output, from->generated.ids[i], &job->finish) ||
+		    (job->only_thinks && !q3_tokens_push(&job->generated, from->generated.ids[i])))
 		{
 			q3_fail(&job->error, Q3_ERR_MEMORY, "out of memory");
 			return;

@@ -65,6 +65,7 @@ typedef struct q3_job_options
 	int32_t top_k;
 	uint64_t seed;
 	int32_t max_tokens;
+	int32_t thinking_budget; /* most tokens of thinking, then it is ended; 0: max_tokens ends it */
 	q3_str prompt;
 	q3_str system; /* data NULL: none */
 	q3_str schema; /* q3_job_generate(): JSON Schema that the value follows; data NULL: none */
@@ -72,8 +73,9 @@ typedef struct q3_job_options
 	size_t n_turns;
 	const q3_str *stops;
 	size_t n_stops;
-	const q3_str *labels; /* q3_job_classify() */
+	const q3_str *labels; /* q3_job_classify(), q3_job_think() */
 	size_t n_labels;
+	const q3_tokens *thought; /* q3_job_classify(): from q3_job_take_thought(); NULL: none */
 	/*
 	 * The answer may be that to an equal job which is in flight: same role, mode, tokens and
 	 * options, greedy, not streamed.
@@ -113,6 +115,8 @@ typedef struct q3_job
 	q3_cached_schema *schema;  /* NULL: none */
 	q3_constraint *constraint; /* where the value is under the schema */
 	bool in_value;             /* the constraint holds: thinking is over */
+	bool only_thinks;          /* the end of thinking ends the answer */
+	int32_t think_left;        /* tokens of the thinking budget; 0: none, or it is over */
 	bool mean;                 /* EMBED: of the hidden states of all tokens, not the last one's */
 	int32_t n_embd;
 	double *hidden; /* EMBED, [n_embd]: their sum so far */
@@ -143,7 +147,7 @@ typedef struct q3_job
 	q3_seq *seq;
 	uint64_t submitted_ns;
 	double promised;     /* of its role's time: for the part of the prompt not computed yet */
-	q3_tokens generated; /* of a shareable job, for its followers */
+	q3_tokens generated; /* of a shareable job for its followers, and of one that only thinks */
 	q3_probe probes[Q3_MAX_PROBES];
 	int32_t n_probes, next_branch;
 	q3_tokens pending; /* of the answer, that are not all in the KV cache yet */
@@ -182,6 +186,16 @@ extern q3_code q3_job_logprob(q3_job *job, const q3_preparer *p, q3_str text, q3
  */
 extern q3_code q3_job_classify(q3_job *job, const q3_preparer *p, const q3_job_options *options,
                                bool *compute, q3_error *err);
+/*
+ * What the model thinks before it classifies, at most thinking_budget tokens (0: as many as the
+ * context has room for beside the labels); greedy, unless the options say otherwise. *compute is
+ * false where it cannot think, or there is nothing to choose. The labels are checked here already.
+ */
+extern q3_code q3_job_think(q3_job *job, const q3_preparer *p, const q3_job_options *options,
+                            bool *compute, q3_error *err);
+/* The prompt of a finished q3_job_think() and what was thought; the caller frees thought. False
+ * when out of memory. */
+extern bool q3_job_take_thought(const q3_job *job, q3_tokens *thought);
 /*
  * A text as a point of n_embd coordinates, of length 1: the direction of the hidden state of the
  * text's end token, or with mean of the mean over all tokens. The text may be empty.

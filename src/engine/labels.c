@@ -213,3 +213,15 @@ q3_labels_best(const q3_labels *l)
 		best = l->probs[i] > l->probs[best] ? i : best;
 	return best;
 }
+
+double
+q3_labels_margin(const q3_labels *l)
+{
+	int32_t best = q3_labels_best(l);
+	double second = 0;
+
+	for (int32_t i = 0; i < l->n; i++)
+		if (i != best && l->probs[i] > second)
+			second = l->probs[i];
+	return l->probs[best] - second;
+}

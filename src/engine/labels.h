@@ -45,5 +45,7 @@ extern int32_t q3_labels_depth(const q3_labels *l);
 extern void q3_labels_finish(q3_labels *l);
 /* The most probable label; the first of equal ones. */
 extern int32_t q3_labels_best(const q3_labels *l);
+/* The probability of the best label less that of the second; with one label, its probability. */
+extern double q3_labels_margin(const q3_labels *l);
 
 #endif

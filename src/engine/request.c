@@ -6,8 +6,11 @@
 #include "engine/request.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "policy/decision.h"
 
 const char *
 q3_sqlstate(q3_code code)
@@ -37,6 +40,15 @@ q3_sqlstate(q3_code code)
 	return "XX000";
 }
 
+static void
+begin_job(q3_request *r)
+{
+	q3_job_init(&r->job);
+	r->job.owner = r;
+	r->job.role = r->client.role;
+	r->job.weight = r->msg.priority > 0 ? (int32_t) r->msg.priority : Q3P_DEFAULT_PRIORITY;
+}
+
 q3_request *
 q3_request_create(uint64_t id, char *frame, const char *payload, size_t length,
                   const q3p_hello *client)
@@ -55,13 +67,11 @@ q3_request_create(uint64_t id, char *frame, const char *payload, size_t length,
 	r->frame_bytes = length;
 	r->client = *client;
 	r->arrived_ns = q3_now_ns();
-	q3_job_init(&r->job);
-	r->job.owner = r;
 	/* A SECURITY DEFINER function asks for its owner, over the connection of its caller. */
 	if (r->msg.role != 0)
 		r->client.role = r->msg.role;
-	r->job.role = r->client.role;
-	r->job.weight = r->msg.priority > 0 ? (int32_t) r->msg.priority : Q3P_DEFAULT_PRIORITY;
+	begin_job(r);
+	r->ended.margin = r->ended.first_ms = NAN;
 	r->mode = r->msg.mode == Q3P_EFFICIENT ? Q3_EFFICIENT : Q3_PRECISE;
 	r->reason = r->msg.mode == Q3P_AUTO ? "auto: no measured evidence for a cheaper mode"
 	                                    : "mode given by the call";
@@ -74,6 +84,8 @@ q3_request_free(q3_request *r)
 	if (r == NULL)
 		return;
 	q3_job_free(&r->job);
+	q3_output_free(r->ended.thinking);
+	q3_tokens_free(&r->thought);
 	q3_tokens_free(&r->tokens);
 	q3_buffer_free(&r->unsent);
 	q3_buffer_free(&r->text);
@@ -134,6 +146,7 @@ prepare_generate(q3_request *r, const q3_preparer *p)
 	                          .top_k = msg->top_k,
 	                          .seed = msg->seed,
 	                          .max_tokens = msg->max_tokens,
+	                          .thinking_budget = msg->thinking_budget,
 	                          .prompt = prompt_of(msg),
 	                          .system = bytes(msg->system),
 	                          .schema = bytes(msg->schema),
@@ -153,7 +166,37 @@ prepare_generate(q3_request *r, const q3_preparer *p)
 	return code;
 }
 
+/* Whether the model has to think before the labels are compared. */
+static bool
+is_to_think(const q3_request *r)
+{
+	bool wanted = r->ended.escalated ? r->msg.escalate_thinking : r->msg.thinking;
+
+	return wanted && r->thought.n == 0;
+}
+
 /* *compute: there is something to compute, and not only one label. */
+static q3_code
+make_classify_job(q3_request *r, const q3_preparer *p, q3_job_options *options, bool *compute)
+{
+	q3_code code;
+
+	*compute = false;
+	if (is_to_think(r))
+	{
+		code = q3_job_think(&r->job, p, options, compute, &r->error);
+		if (code != Q3_OK || *compute)
+			return code;
+		/* It cannot, or there is nothing to think about. */
+		q3_job_free(&r->job);
+		begin_job(r);
+	}
+	if (r->thought.n > 0)
+		options->thought = &r->thought;
+	options->thinking = false;
+	return q3_job_classify(&r->job, p, options, compute, &r->error);
+}
+
 static q3_code
 prepare_classify(q3_request *r, const q3_preparer *p, bool *compute)
 {
@@ -161,6 +204,15 @@ prepare_classify(q3_request *r, const q3_preparer *p, bool *compute)
 	bool ok, turns_ok;
 	q3_str *labels, *turns;
 	q3_job_options options = {.mode = r->mode,
+	                          .thinking = true,
+	                          .has_temperature = msg->has_temperature,
+	                          .has_top_p = msg->has_top_p,
+	                          .has_top_k = msg->has_top_k,
+	                          .temperature = msg->temperature,
+	                          .top_p = msg->top_p,
+	                          .top_k = msg->top_k,
+	                          .seed = msg->seed,
+	                          .thinking_budget = msg->thinking_budget,
 	                          .prompt = prompt_of(msg),
 	                          .system = bytes(msg->system),
 	                          .n_turns = msg->n_turns,
@@ -177,7 +229,7 @@ prepare_classify(q3_request *r, const q3_preparer *p, bool *compute)
 	options.labels = labels;
 	options.turns = turns;
 	if (ok && turns_ok)
-		code = q3_job_classify(&r->job, p, &options, compute, &r->error);
+		code = make_classify_job(r, p, &options, compute);
 	else
 		code = q3_fail(&r->error, Q3_ERR_MEMORY, "out of memory");
 	free(labels);
@@ -278,4 +330,86 @@ q3_request_prepare(q3_request *r, const q3_preparer *p)
 			q3_fail(&r->error, Q3_ERR_INVALID, "unrecognized kind of request %" PRIu32, msg->kind);
 	}
 	return compute;
+}
+
+/* ---------------------------------------------------------------------------------------------
+ * From job to job
+ * --------------------------------------------------------------------------------------------- */
+
+/* Counts the job as ended; another one can begin. */
+static void
+end_job(q3_request *r)
+{
+	q3_ended *e = &r->ended;
+
+	e->n++;
+	/* What is read again behind a thought is no new prompt. */
+	if (r->thought.n == 0)
+	{
+		e->prompt_tokens += atomic_load(&r->job.prompt_tokens);
+		e->cached_tokens += atomic_load(&r->job.cached_tokens);
+	}
+	e->output_tokens += r->job.output != NULL ? q3_output_n_tokens(r->job.output) : 0;
+	if (e->started_ns == 0)
+		e->started_ns = r->job.started_ns;
+}
+
+/* The model has thought: what follows is behind that. */
+static bool
+keep_thought(q3_request *r)
+{
+	q3_tokens thought = {0};
+
+	if (!q3_job_take_thought(&r->job, &thought))
+	{
+		q3_tokens_free(&thought);
+		q3_fail(&r->error, Q3_ERR_MEMORY, "out of memory");
+		return false;
+	}
+	end_job(r);
+	r->thought = thought;
+	r->ended.thinking = r->job.output;
+	r->job.output = NULL;
+	return true;
+}
+
+/* The efficient answer is known: false if it is good enough. */
+static bool
+escalate(q3_request *r)
+{
+	q3_decision d = {.tier = Q3_TIER_EFFICIENT,
+	                 .escalate_to = Q3_TIER_PRECISE,
+	                 .threshold = r->msg.escalate_below};
+	q3_review_result review;
+
+	if (r->ended.escalated)
+		return false;
+	r->ended.margin = q3_labels_margin(r->job.labels);
+	r->ended.first_ms = (double) (q3_now_ns() - r->arrived_ns) / 1e6;
+	if (r->mode != Q3_EFFICIENT || !(r->msg.escalate_below > 0))
+		return false;
+	review = q3_review(&d, r->ended.margin, 0, 1);
+	if (review.tier == Q3_TIER_EFFICIENT)
+		return false;
+	end_job(r);
+	r->ended.escalated = true;
+	r->mode = Q3_PRECISE;
+	r->reason = q3_reason_text(review.reason);
+	return true;
+}
+
+bool
+q3_request_next(q3_request *r)
+{
+	bool more;
+
+	if (r->msg.kind != Q3P_CLASSIFY)
+		return false;
+	more = r->job.only_thinks ? keep_thought(r) : escalate(r);
+	if (more)
+	{
+		q3_job_free(&r->job);
+		begin_job(r);
+	}
+	return more;
 }

@@ -6,6 +6,10 @@
  * always, also after a cancellation; then it answers and frees it. One with a quota comes back
  * before it is computed, to be judged. At every moment one thread has
  * the request; the others touch only what is atomic (the job's numbers) or under a queue's lock.
+ *
+ * Some requests are several jobs, one after the other: the labels of a model that thinks are
+ * compared when it has thought, and an efficient answer of which the labels are close is computed
+ * again in precise. The I/O thread looks at each job that comes back, and lends the request again.
  */
 #ifndef Q3_REQUEST_H
 #define Q3_REQUEST_H
@@ -18,6 +22,17 @@
 #include "protocol/protocol.h"
 
 struct q3_conn;
+
+/* What a request's jobs have done before the present one. */
+typedef struct q3_ended
+{
+	int n;
+	int32_t prompt_tokens, cached_tokens, output_tokens;
+	uint64_t started_ns;
+	q3_output *thinking; /* NULL: has not thought */
+	bool escalated;
+	double margin, first_ms; /* of the efficient answer; NaN: none */
+} q3_ended;
 
 typedef struct q3_request
 {
@@ -36,10 +51,12 @@ typedef struct q3_request
 	struct q3_request *conn_prev, *conn_next, *all_prev, *all_next;
 	q3_buffer unsent; /* stream text that the connection had no room for yet */
 	q3_claim claim;   /* on the tokens of its role */
+	q3_ended ended;   /* the jobs before this one */
 
 	/* Of the thread that has the request. */
 	bool to_judge; /* prepared; whether it is computed depends on its role's quota */
 	q3_job job;
+	q3_tokens thought; /* the prompt up to the answer, once the model has thought */
 	q3_error error;
 	q3_tokens tokens; /* COUNT_TOKENS, TOKENIZE */
 	char *value;      /* DETOKENIZE */
@@ -63,6 +80,11 @@ extern void q3_request_free(q3_request *r);
  * False: the request is complete (r->error, or its answer).
  */
 extern bool q3_request_prepare(q3_request *r, const q3_preparer *p);
+/*
+ * I/O thread: the job has come back without an error. True: the request takes another one, for
+ * which it is to be prepared again; margin and times of the answer are noted in r->ended.
+ */
+extern bool q3_request_next(q3_request *r);
 /* SQLSTATE for an error. */
 extern const char *q3_sqlstate(q3_code code);
 

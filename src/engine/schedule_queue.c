@@ -194,6 +194,7 @@ take_over(q3_job *leader, q3_job *job)
 	job->constraint = leader->constraint;
 	leader->constraint = constraint;
 	job->in_value = leader->in_value;
+	job->think_left = leader->think_left;
 	job->pending = leader->pending;
 	leader->pending = pending;
 	job->pending_done = leader->pending_done;

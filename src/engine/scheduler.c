@@ -12,6 +12,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "model/chat.h"
+
 /* Steps of fewer tokens are bound by memory and say nothing about prompts. */
 #define MIN_MEASURED 16
 /* Weight of the newest step in the measured speed. */
@@ -352,7 +354,7 @@ static bool
 add_token(q3_job *job, int32_t token)
 {
 	return q3_output_push(job->output, token, &job->finish) &&
-	       (!job->shareable || q3_tokens_push(&job->generated, token)) &&
+	       ((!job->shareable && !job->only_thinks) || q3_tokens_push(&job->generated, token)) &&
 	       q3_tokens_push(&job->pending, token);
 }
 
@@ -384,6 +386,38 @@ follow_schema(q3_scheduler *s, q3_job *job, int32_t token)
 	return ok;
 }
 
+/*
+ * Thinking ends with its last token, or with its budget: then by ours, which becomes *token. A job
+ * that only thinks is complete then. False when out of memory.
+ */
+static bool
+end_thinking(q3_scheduler *s, q3_job *job, int32_t *token)
+{
+	q3_tokens end = {0};
+	bool ended = *token == q3_tokenizer_special(s->tok)->think_end, ok = true;
+
+	if (ended)
+		job->think_left = 0;
+	if (ended && job->only_thinks && job->finish == Q3_FINISH_NONE)
+	{
+		q3_output_end(job->output);
+		job->finish = Q3_FINISH_STOP;
+	}
+	if (job->think_left == 0 || --job->think_left > 0 || job->finish != Q3_FINISH_NONE)
+		return true;
+	ok = q3_chat_end_thinking(s->tok, &end, NULL) == Q3_OK;
+	/* What follows </think> under a schema is the schema's to say. */
+	for (size_t i = 0; ok && i < end.n && job->finish == Q3_FINISH_NONE; i++)
+	{
+		ok = add_token(job, end.ids[i]);
+		*token = end.ids[i];
+		if (job->constraint != NULL && *token == q3_tokenizer_special(s->tok)->think_end)
+			break;
+	}
+	q3_tokens_free(&end);
+	return ok;
+}
+
 /* No token could be picked. */
 static void
 fail_choice(q3_job *job)
@@ -411,7 +445,8 @@ next_token(q3_scheduler *s, q3_job *job, const q3_row *row)
 		job->logprob_sum += row->logprob;
 		job->n_logprobs++;
 	}
-	if (!add_token(job, token) || (job->constraint != NULL && !follow_schema(s, job, token)))
+	if (!add_token(job, token) || !end_thinking(s, job, &token) ||
+	    (job->constraint != NULL && !follow_schema(s, job, token)))
 	{
 		q3_fail(&job->error, Q3_ERR_MEMORY, "out of memory");
 		return true;

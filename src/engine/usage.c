@@ -36,7 +36,7 @@ q3p_usage
 q3_usage_of(const q3_request *r)
 {
 	const q3_job *job = &r->job;
-	int32_t prompt = atomic_load(&job->prompt_tokens);
+	int32_t prompt = r->thought.n > 0 ? 0 : atomic_load(&job->prompt_tokens);
 	q3p_usage u = {.role = r->client.role,
 	               .database = r->client.database,
 	               .kind = r->msg.kind,
@@ -53,6 +53,9 @@ q3_usage_of(const q3_request *r)
 	u.output_tokens = atomic_load(&job->output_tokens);
 	if (r->error.code == Q3_OK && job->output != NULL)
 		u.output_tokens = q3_output_n_tokens(job->output);
+	u.prompt_tokens += r->ended.prompt_tokens;
+	u.cached_tokens += r->ended.cached_tokens;
+	u.output_tokens += r->ended.output_tokens;
 	return u;
 }
 

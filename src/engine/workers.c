@@ -80,7 +80,7 @@ prepare_main(void *p)
 	{
 		bool compute = q3_request_prepare(r, &w->preparer);
 
-		r->to_judge = compute && r->msg.token_quota > 0;
+		r->to_judge = compute && r->msg.token_quota > 0 && r->ended.n == 0;
 		if (compute && !r->to_judge)
 			q3_queue_push(&w->compute, r);
 		else

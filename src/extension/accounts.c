@@ -160,14 +160,22 @@ set_task(Qwen3dmPayer *payer, q3p_bytes task)
 		memcpy(payer->task, task.data, Min(task.len, sizeof(payer->task) - 1));
 }
 
+static void
+check_limit(const char *option, int32 tokens)
+{
+	if (qwen3dm_max_tokens_limit > 0 && tokens > qwen3dm_max_tokens_limit)
+		ereport(ERROR, (errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+		                errmsg("%s must not be greater than %d", option, qwen3dm_max_tokens_limit),
+		                errdetail("This is the value of qwen3dm.max_tokens_limit.")));
+}
+
 void
 qwen3dm_account_open(q3p_request *message, Qwen3dmPayer *payer)
 {
-	if ((message->kind == Q3P_GENERATE || message->kind == Q3P_STREAM) &&
-	    qwen3dm_max_tokens_limit > 0 && message->max_tokens > qwen3dm_max_tokens_limit)
-		ereport(ERROR, (errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
-		                errmsg("max_tokens must not be greater than %d", qwen3dm_max_tokens_limit),
-		                errdetail("This is the value of qwen3dm.max_tokens_limit.")));
+	if (message->kind == Q3P_GENERATE || message->kind == Q3P_STREAM)
+		check_limit("max_tokens", message->max_tokens);
+	else if (message->kind == Q3P_CLASSIFY && (message->thinking || message->escalate_thinking))
+		check_limit("thinking_budget", message->thinking_budget);
 	message->role = GetUserId();
 	message->token_quota = qwen3dm_token_quota;
 	message->query_id = (uint64) pgstat_get_my_query_id();

@@ -321,8 +321,7 @@ call(const Qwen3dmFunction *function, FunctionCallInfo fcinfo)
 static bool
 parse_infer(FunctionCallInfo fcinfo, Qwen3dmOptions *options)
 {
-	qwen3dm_generation_options(fcinfo, 1, Q3P_GENERATE, options);
-	qwen3dm_schema_option(fcinfo, QWEN3DM_ARG_SCHEMA, options);
+	qwen3dm_infer_options(fcinfo, Q3P_GENERATE, options);
 	return true;
 }
 

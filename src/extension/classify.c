@@ -4,7 +4,7 @@
  *
  * All that is the same for every row, instruction, labels and examples, goes before the row's text,
  * so that it is computed once. The engine answers with a probability for each label and writes
- * nothing.
+ * nothing, but for what it thinks before, if it is to.
  */
 #include "postgres.h"
 
@@ -35,7 +35,8 @@ enum
 	CLASSIFY_ROUTING,
 	CLASSIFY_SYSTEM = CLASSIFY_ROUTING + 3,
 	CLASSIFY_EXAMPLES,
-	CLASSIFY_CALIBRATE
+	CLASSIFY_CALIBRATE,
+	CLASSIFY_THINKING
 };
 
 /* Those of qwen_score. */
@@ -45,7 +46,8 @@ enum
 	SCORE_STATEMENT,
 	SCORE_ROUTING,
 	SCORE_EXAMPLES = SCORE_ROUTING + 3,
-	SCORE_CALIBRATE
+	SCORE_CALIBRATE,
+	SCORE_THINKING
 };
 
 /* Those of qwen_filter. */
@@ -56,7 +58,8 @@ enum
 	FILTER_THRESHOLD,
 	FILTER_ROUTING,
 	FILTER_EXAMPLES = FILTER_ROUTING + 3,
-	FILTER_CALIBRATE
+	FILTER_CALIBRATE,
+	FILTER_THINKING
 };
 
 /* ---------------------------------------------------------------------------------------------
@@ -235,6 +238,7 @@ begin_classify(FunctionCallInfo fcinfo, Qwen3dmOptions *options)
 {
 	qwen3dm_routing_options(fcinfo, CLASSIFY_ROUTING, Q3P_CLASSIFY, options);
 	options->calibrate = calibrate_argument(fcinfo, CLASSIFY_CALIBRATE);
+	qwen3dm_thinking_options(fcinfo, CLASSIFY_THINKING, options);
 }
 
 static bool
@@ -329,6 +333,7 @@ qwen3dm_parse_score(FunctionCallInfo fcinfo, Qwen3dmOptions *options)
 {
 	qwen3dm_routing_options(fcinfo, SCORE_ROUTING, Q3P_CLASSIFY, options);
 	options->calibrate = calibrate_argument(fcinfo, SCORE_CALIBRATE);
+	qwen3dm_thinking_options(fcinfo, SCORE_THINKING, options);
 	return finish_whether(fcinfo, options, SCORE_STATEMENT, SCORE_EXAMPLES);
 }
 
@@ -337,6 +342,7 @@ qwen3dm_parse_filter(FunctionCallInfo fcinfo, Qwen3dmOptions *options)
 {
 	qwen3dm_routing_options(fcinfo, FILTER_ROUTING, Q3P_CLASSIFY, options);
 	options->calibrate = calibrate_argument(fcinfo, FILTER_CALIBRATE);
+	qwen3dm_thinking_options(fcinfo, FILTER_THINKING, options);
 	if (PG_ARGISNULL(FILTER_THRESHOLD))
 		return false;
 	options->threshold = PG_GETARG_FLOAT8(FILTER_THRESHOLD);

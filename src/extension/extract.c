@@ -34,7 +34,8 @@ enum
 {
 	EXTRACT_INPUT,
 	EXTRACT_SCHEMA,
-	EXTRACT_OPTIONS
+	EXTRACT_OPTIONS,
+	EXTRACT_THINKING_BUDGET = EXTRACT_OPTIONS + QWEN3DM_GENERATION_OPTIONS
 };
 
 /* What the calls of one place in a query need to know of the type; in fn_extra. */
@@ -78,10 +79,17 @@ ask_under(q3p_bytes schema, Qwen3dmOptions *options)
 	options->request.system = extract_instruction(options->request.system, schema);
 }
 
+static void
+extract_options(FunctionCallInfo fcinfo, Qwen3dmOptions *options)
+{
+	qwen3dm_generation_options(fcinfo, EXTRACT_OPTIONS, Q3P_GENERATE, options);
+	qwen3dm_thinking_budget_option(fcinfo, EXTRACT_THINKING_BUDGET, options);
+}
+
 bool
 qwen3dm_parse_extract(FunctionCallInfo fcinfo, Qwen3dmOptions *options)
 {
-	qwen3dm_generation_options(fcinfo, EXTRACT_OPTIONS, Q3P_GENERATE, options);
+	extract_options(fcinfo, options);
 	qwen3dm_schema_option(fcinfo, EXTRACT_SCHEMA, options);
 	if (!options->has_schema)
 		return false;
@@ -92,7 +100,7 @@ qwen3dm_parse_extract(FunctionCallInfo fcinfo, Qwen3dmOptions *options)
 bool
 qwen3dm_parse_extract_json(FunctionCallInfo fcinfo, Qwen3dmOptions *options)
 {
-	qwen3dm_generation_options(fcinfo, EXTRACT_OPTIONS, Q3P_GENERATE, options);
+	extract_options(fcinfo, options);
 	if (PG_ARGISNULL(EXTRACT_SCHEMA))
 		return false;
 	ask_under(qwen3dm_utf8_argument(fcinfo, EXTRACT_SCHEMA), options);
@@ -147,7 +155,7 @@ qwen3dm_parse_extract_row(FunctionCallInfo fcinfo, Qwen3dmOptions *options)
 {
 	RowSchema *row;
 
-	qwen3dm_generation_options(fcinfo, EXTRACT_OPTIONS, Q3P_GENERATE, options);
+	extract_options(fcinfo, options);
 	row = row_schema(fcinfo);
 	options->type = row->type;
 	ask_under(row->schema, options);
@@ -202,15 +210,26 @@ describe_failure(const ErrorData *error, const char *type_name, Qwen3dmFailure *
 }
 
 /*
+ * Of a domain's check itself, which leaves nothing behind; functions that the check calls, and that
+ * are still running, say so in its context.
+ */
+static bool
+is_plain_check(const ErrorData *error)
+{
+	return error->datatype_name != NULL && error->context == NULL;
+}
+
+/*
  * Errors become failures. One that is to be passed over needs a subtransaction to clean up after
- * it; where there can be none, in parallel plans, only the errors of domains' checks are passed
- * over, which leave nothing behind.
+ * it; where there can be none, in parallel plans, only those are passed over that leave nothing to
+ * clean up.
  */
 static Datum
 guarded_cast(text *value, Oid type, bool pass_over, bool *isnull, Qwen3dmFailure *failure)
 {
 	MemoryContext context = CurrentMemoryContext;
 	ResourceOwner owner = CurrentResourceOwner;
+	ErrorContextCallback *callers = error_context_stack;
 	bool subtransaction = pass_over && !IsInParallelMode();
 	char *type_name = format_type_be(type);
 	volatile Datum result = (Datum) 0;
@@ -222,7 +241,10 @@ guarded_cast(text *value, Oid type, bool pass_over, bool *isnull, Qwen3dmFailure
 	}
 	PG_TRY();
 	{
+		if (pass_over && !subtransaction)
+			error_context_stack = NULL; /* what is in it then belongs to the cast */
 		result = cast(value, type, isnull);
+		error_context_stack = callers;
 		if (subtransaction)
 			ReleaseCurrentSubTransaction();
 	}
@@ -237,10 +259,11 @@ guarded_cast(text *value, Oid type, bool pass_over, bool *isnull, Qwen3dmFailure
 			RollbackAndReleaseCurrentSubTransaction();
 		MemoryContextSwitchTo(context);
 		CurrentResourceOwner = owner;
-		if (error->sqlerrcode == ERRCODE_QUERY_CANCELED ||
-		    (pass_over && !subtransaction && error->datatype_name == NULL))
+		if (error->sqlerrcode == ERRCODE_QUERY_CANCELED)
 			ReThrowError(error);
 		describe_failure(error, type_name, failure);
+		if (pass_over && !subtransaction && !is_plain_check(error))
+			qwen3dm_raise(failure, 0);
 	}
 	PG_END_TRY();
 	MemoryContextSwitchTo(context);

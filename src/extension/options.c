@@ -146,6 +146,43 @@ sampling_options(FunctionCallInfo fcinfo, int first, q3p_request *r)
 	}
 }
 
+/*
+ * What the task says of thinking. A call that asks for mode efficient asks not to think. Answers
+ * that are labels have no length that would bound the thinking before them.
+ */
+static void
+task_thinking(Qwen3dmOptions *options)
+{
+	const Qwen3dmTask *task = options->task;
+	q3p_request *r = &options->request;
+
+	if (r->kind != Q3P_GENERATE && r->kind != Q3P_STREAM && r->kind != Q3P_CLASSIFY)
+		return;
+	if (r->kind == Q3P_CLASSIFY)
+		r->thinking_budget = qwen3dm_default_max_tokens();
+	if (task == NULL)
+		return;
+	r->thinking =
+	    !task->thinking.isnull && DatumGetBool(task->thinking.value) && r->mode != Q3P_EFFICIENT;
+	if (!task->thinking_budget.isnull)
+		r->thinking_budget = DatumGetInt32(task->thinking_budget.value);
+}
+
+static void
+default_mode(Qwen3dmOptions *options)
+{
+	if (options->task != NULL && options->task->mode != Q3P_AUTO)
+	{
+		options->request.mode = options->task->mode;
+		options->mode_reason = "mode set by the task";
+	}
+	else if (qwen3dm_mode != Q3P_AUTO)
+	{
+		options->request.mode = qwen3dm_mode;
+		options->mode_reason = "mode set by qwen3dm.mode";
+	}
+}
+
 void
 qwen3dm_default_options(Qwen3dmOptions *options, q3p_kind kind, const char *task, uint32 mode)
 {
@@ -160,18 +197,9 @@ qwen3dm_default_options(Qwen3dmOptions *options, q3p_kind kind, const char *task
 		options->task = qwen3dm_task(task);
 		options->request.task = options->task->utf8_name;
 	}
-	if (mode != Q3P_AUTO)
-		return;
-	if (options->task != NULL && options->task->mode != Q3P_AUTO)
-	{
-		options->request.mode = options->task->mode;
-		options->mode_reason = "mode set by the task";
-	}
-	else if (qwen3dm_mode != Q3P_AUTO)
-	{
-		options->request.mode = qwen3dm_mode;
-		options->mode_reason = "mode set by qwen3dm.mode";
-	}
+	if (mode == Q3P_AUTO)
+		default_mode(options);
+	task_thinking(options);
 }
 
 void
@@ -196,9 +224,6 @@ task_options(Qwen3dmOptions *options)
 		return;
 	if (!task->max_tokens.isnull)
 		r->max_tokens = DatumGetInt32(task->max_tokens.value);
-	/* A call that asks for mode efficient asks not to think. */
-	r->thinking =
-	    !task->thinking.isnull && DatumGetBool(task->thinking.value) && r->mode != Q3P_EFFICIENT;
 	if (task->instruction != NULL)
 		r->system = utf8_option(PointerGetDatum(task->instruction));
 	if (task->examples != NULL)
@@ -215,6 +240,35 @@ qwen3dm_default_max_tokens(void)
 {
 	return qwen3dm_max_tokens_limit > 0 ? Min(qwen3dm_max_tokens, qwen3dm_max_tokens_limit)
 	                                    : qwen3dm_max_tokens;
+}
+
+static void
+thinking_option(FunctionCallInfo fcinfo, int n, q3p_request *r)
+{
+	if (!PG_ARGISNULL(n))
+		r->thinking = PG_GETARG_BOOL(n);
+	if (r->thinking && r->mode == Q3P_EFFICIENT)
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+		                errmsg("mode \"efficient\" does not think"),
+		                errhint("Use mode => 'precise', or leave thinking out.")));
+}
+
+void
+qwen3dm_thinking_budget_option(FunctionCallInfo fcinfo, int n, Qwen3dmOptions *options)
+{
+	if (PG_ARGISNULL(n))
+		return;
+	options->request.thinking_budget = PG_GETARG_INT32(n);
+	if (options->request.thinking_budget < 1)
+		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+		                errmsg("thinking_budget must be at least 1")));
+}
+
+void
+qwen3dm_thinking_options(FunctionCallInfo fcinfo, int n, Qwen3dmOptions *options)
+{
+	thinking_option(fcinfo, n, &options->request);
+	qwen3dm_thinking_budget_option(fcinfo, n + 1, options);
 }
 
 void
@@ -239,12 +293,7 @@ qwen3dm_generation_options(FunctionCallInfo fcinfo, int first, q3p_kind kind,
 	}
 	if (!PG_ARGISNULL(first + ARG_STOP))
 		stop_option(PG_GETARG_ARRAYTYPE_P(first + ARG_STOP), options);
-	if (!PG_ARGISNULL(first + ARG_THINKING))
-		r->thinking = PG_GETARG_BOOL(first + ARG_THINKING);
-	if (r->thinking && r->mode == Q3P_EFFICIENT)
-		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-		                errmsg("mode \"efficient\" does not think"),
-		                errhint("Use mode => 'precise', or leave thinking out.")));
+	thinking_option(fcinfo, first + ARG_THINKING, r);
 	if (!PG_ARGISNULL(first + ARG_SYSTEM))
 		r->system = utf8_option(PG_GETARG_DATUM(first + ARG_SYSTEM));
 }
@@ -272,6 +321,21 @@ qwen3dm_schema_option(FunctionCallInfo fcinfo, int n, Qwen3dmOptions *options)
 		return;
 	string = CStringGetTextDatum(JsonbToCString(NULL, &schema->root, VARSIZE(schema)));
 	qwen3dm_set_schema(options, utf8_option(string));
+}
+
+void
+qwen3dm_infer_options(FunctionCallInfo fcinfo, q3p_kind kind, Qwen3dmOptions *options)
+{
+	enum
+	{
+		INFER_OPTIONS = 1,
+		INFER_SCHEMA = INFER_OPTIONS + QWEN3DM_GENERATION_OPTIONS,
+		INFER_THINKING_BUDGET
+	};
+
+	qwen3dm_generation_options(fcinfo, INFER_OPTIONS, kind, options);
+	qwen3dm_schema_option(fcinfo, INFER_SCHEMA, options);
+	qwen3dm_thinking_budget_option(fcinfo, INFER_THINKING_BUDGET, options);
 }
 
 bool

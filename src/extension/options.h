@@ -30,17 +30,16 @@ typedef struct Qwen3dmOptions
 	const char *mode_reason; /* where the mode is from, when not from the call or the engine */
 } Qwen3dmOptions;
 
-/* Position of `schema` in qwen_infer, qwen_infer_details and qwen_stream: behind the options of
- * generation. */
-#define QWEN3DM_ARG_SCHEMA 12
-
 /*
  * Both take the call's arguments from number `first` on, check them, and raise an error for what is
  * wrong with them: a mistake in the query, not in a row. Memory comes from the current context.
  *
  * Routing: task, mode, on_error.
- * Generation: these, then max_tokens, temperature, top_p, top_k, seed, stop, thinking, system.
+ * Generation: these, then max_tokens, temperature, top_p, top_k, seed, stop, thinking, system: so
+ * many arguments.
  */
+#define QWEN3DM_GENERATION_OPTIONS 11
+
 extern void qwen3dm_routing_options(FunctionCallInfo fcinfo, int first, q3p_kind kind,
                                     Qwen3dmOptions *options);
 /* The same without arguments: on_error raise; task may be NULL. */
@@ -48,6 +47,16 @@ extern void qwen3dm_default_options(Qwen3dmOptions *options, q3p_kind kind, cons
                                     uint32 mode);
 extern void qwen3dm_generation_options(FunctionCallInfo fcinfo, int first, q3p_kind kind,
                                        Qwen3dmOptions *options);
+
+/* All options of qwen_infer, qwen_infer_details and qwen_stream, which are alike. */
+extern void qwen3dm_infer_options(FunctionCallInfo fcinfo, q3p_kind kind, Qwen3dmOptions *options);
+
+/* The options `thinking` and `thinking_budget` of calls that compare labels, in arguments n and n
+ * + 1.
+ */
+extern void qwen3dm_thinking_options(FunctionCallInfo fcinfo, int n, Qwen3dmOptions *options);
+/* The option `thinking_budget` of calls that generate, in argument n. */
+extern void qwen3dm_thinking_budget_option(FunctionCallInfo fcinfo, int n, Qwen3dmOptions *options);
 
 /* The option `schema`, a jsonb in argument n; when it is NULL, the task's, if it has one. After the
  * options above. */

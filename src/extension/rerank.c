@@ -69,6 +69,7 @@ parse_rerank(FunctionCallInfo fcinfo, Qwen3dmOptions *options)
 	if (PG_ARGISNULL(RERANK_QUERY) || PG_ARGISNULL(RERANK_DOCUMENTS))
 		return false;
 	options->request.system = (q3p_bytes){SYSTEM, strlen(SYSTEM)};
+	options->request.thinking = false;
 	options->before = before_document(fcinfo);
 	options->lists.labels = answers;
 	options->request.n_labels = lengthof(answers);

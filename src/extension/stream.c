@@ -48,8 +48,7 @@ start_stream(FunctionCallInfo fcinfo, MemoryContext context)
 	q3p_bytes prompt;
 	q3p_request message;
 
-	qwen3dm_generation_options(fcinfo, 1, Q3P_STREAM, options);
-	qwen3dm_schema_option(fcinfo, QWEN3DM_ARG_SCHEMA, options);
+	qwen3dm_infer_options(fcinfo, Q3P_STREAM, options);
 	state->at_end.func = stop_stream;
 	state->at_end.arg = state;
 	MemoryContextRegisterResetCallback(context, &state->at_end);

@@ -4,8 +4,10 @@
  * Tasks are rows of the ordinary table qwen3dm.tasks and are read with SPI as the current user, so
  * that grants, row security and snapshots hold as in any query. What was read is kept while
  * statement, user and snapshot stay the same: in each of them a task is read once, however many
- * rows ask with it. Runs in the backend and in parallel workers; the kept rows live in a context of
- * ours.
+ * rows ask with it. Two things can make a difference all the same: the abort of a subtransaction
+ * that had changed the task, after which nothing is kept, and policies of row security, which may
+ * depend on anything, so that tasks under row security are read for every row. Runs in the backend
+ * and in parallel workers; the kept rows live in a context of ours.
  */
 #include "postgres.h"
 
@@ -19,6 +21,7 @@
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
+#include "utils/plancache.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
@@ -155,6 +158,21 @@ make_task(const char *name)
 	return task;
 }
 
+static void
+at_subtransaction_end(SubXactEvent event, SubTransactionId my_subid, SubTransactionId parent,
+                      void *arg)
+{
+	if (event == SUBXACT_EVENT_ABORT_SUB)
+		memset(&kept_stamp, 0, sizeof(kept_stamp));
+}
+
+static bool
+depends_on_row_security(SPIPlanPtr plan)
+{
+	return ((CachedPlanSource *) linitial(SPI_plan_get_plan_sources(plan)))->dependsOnRLS;
+}
+
+/* Among the kept ones, unless row security decides who sees it. NULL: there is none. */
 static Qwen3dmTask *
 read_task(const char *name)
 {
@@ -162,7 +180,7 @@ read_task(const char *name)
 	Oid type = TEXTOID;
 	Datum argument;
 	Qwen3dmTask *task = NULL;
-	MemoryContext old;
+	MemoryContext caller = CurrentMemoryContext, old;
 
 	SPI_connect();
 	if (plan == NULL)
@@ -178,8 +196,12 @@ read_task(const char *name)
 		elog(ERROR, "could not read tasks");
 	if (SPI_processed > 0)
 	{
-		old = MemoryContextSwitchTo(kept_context);
+		bool keep = !depends_on_row_security(plan);
+
+		old = MemoryContextSwitchTo(keep ? kept_context : caller);
 		task = make_task(name);
+		if (keep)
+			kept = lappend(kept, task);
 		MemoryContextSwitchTo(old);
 	}
 	SPI_finish();
@@ -197,12 +219,14 @@ qwen3dm_task(const char *name)
 {
 	Stamp stamp = stamp_now();
 	Qwen3dmTask *task;
-	MemoryContext old;
 	ListCell *lc;
 
 	if (kept_context == NULL)
+	{
 		kept_context =
 		    AllocSetContextCreate(TopMemoryContext, "qwen3dm tasks", ALLOCSET_DEFAULT_SIZES);
+		RegisterSubXactCallback(at_subtransaction_end, NULL);
+	}
 	if (memcmp(&stamp, &kept_stamp, sizeof(stamp)) != 0)
 	{
 		kept = NIL;
@@ -218,9 +242,6 @@ qwen3dm_task(const char *name)
 	task = read_task(name);
 	if (task == NULL)
 		no_such_task(name);
-	old = MemoryContextSwitchTo(kept_context);
-	kept = lappend(kept, task);
-	MemoryContextSwitchTo(old);
 	return task;
 }
 

@@ -18,6 +18,8 @@
 #include "executor/spi.h"
 #include "lib/stringinfo.h"
 #include "nodes/bitmapset.h"
+#include "nodes/value.h"
+#include "parser/parse_func.h"
 #include "utils/builtins.h"
 #include "utils/datum.h"
 #include "utils/float.h"
@@ -25,6 +27,7 @@
 #include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/relcache.h"
+#include "utils/rls.h"
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
 #include "utils/typcache.h"
@@ -441,10 +444,12 @@ append_due(StringInfo due, StringInfo from, const Work *w, const Bitmapset *key)
 	}
 	appendStringInfo(from, " LEFT JOIN %s AS o ON ", quote_identifier(trigger->tgoldtable));
 	append_join(from, w, key, "o", "n");
+	/* IS DISTINCT FROM would take the operator of whatever schema comes first. */
 	appendStringInfo(due,
-	                 "((n.%s::pg_catalog.text COLLATE pg_catalog.\"C\") IS DISTINCT FROM "
+	                 "((n.%s IS NULL) OPERATOR(pg_catalog.<>) (o.%s IS NULL) OR "
+	                 "(n.%s::pg_catalog.text COLLATE pg_catalog.\"C\") OPERATOR(pg_catalog.<>) "
 	                 "(o.%s::pg_catalog.text COLLATE pg_catalog.\"C\")",
-	                 source, source);
+	                 source, source, source, source);
 	/* Rows without a value are tried again, but not by the statement that failed. */
 	if (own_updates == 0)
 		appendStringInfo(due, " OR (n.%s IS NOT NULL AND n.%s IS NULL AND o.%s IS NULL)", source,
@@ -452,7 +457,29 @@ append_due(StringInfo due, StringInfo from, const Work *w, const Bitmapset *key)
 	appendStringInfoChar(due, ')');
 }
 
-/* The call that gives the target of a row t; $1 is the task, $2 on_error. */
+/*
+ * Whoever may create functions in the schema of ours could make one that fits an enum type better
+ * than anyenum, and have it run by those who write.
+ */
+static void
+check_not_hidden(const Work *w, Oid trigger_function)
+{
+	Oid types[] = {TEXTOID, w->enum_type, TEXTOID, TEXTOID, TEXTOID,
+	               TEXTOID, JSONBOID,     BOOLOID, BOOLOID, INT4OID};
+	List *name = list_make2(makeString(get_namespace_name(get_func_namespace(trigger_function))),
+	                        makeString("qwen_classify"));
+
+	if (OidIsValid(LookupFuncName(name, lengthof(types), types, true)))
+		ereport(ERROR, (errcode(ERRCODE_AMBIGUOUS_FUNCTION),
+		                errmsg("function %s hides the one of qwen3dm",
+		                       func_signature_string(name, lengthof(types), NIL, types)),
+		                errhint("Drop it, or move it to another schema.")));
+}
+
+/*
+ * The call that gives the target of a row t; $1 is the task, $2 on_error. It has all arguments, of
+ * exactly their types, so that no other function of the name can be meant.
+ */
 static void
 append_call(StringInfo s, const Work *w, Oid trigger_function)
 {
@@ -466,20 +493,39 @@ append_call(StringInfo s, const Work *w, Oid trigger_function)
 		appendStringInfo(s, "%s.qwen_classify(t.%s::pg_catalog.text, NULL::%s", schema, source,
 		                 OidIsValid(w->enum_type) ? format_type_be_qualified(w->enum_type)
 		                                          : "pg_catalog.text[]");
-	appendStringInfoString(s, ", task => $1, on_error => $2)");
+	appendStringInfo(s,
+	                 ", $1, 'auto'::pg_catalog.text, $2, %sNULL::pg_catalog.jsonb, false, "
+	                 "NULL::pg_catalog.bool, NULL::pg_catalog.int4)",
+	                 w->score ? "" : "NULL::pg_catalog.text, ");
 }
 
-static bool
-any_due(const StringInfo from, const StringInfo due)
+static int64
+count_due(const StringInfo from, const StringInfo due)
 {
 	StringInfoData s;
 	bool isnull;
 
 	initStringInfo(&s);
-	appendStringInfo(&s, "SELECT EXISTS (SELECT FROM %s WHERE %s)", from->data, due->data);
+	appendStringInfo(&s, "SELECT pg_catalog.count(*) FROM %s WHERE %s", from->data, due->data);
 	if (SPI_execute(s.data, true, 1) != SPI_OK_SELECT || SPI_processed != 1)
 		elog(ERROR, "could not read the rows of a trigger");
-	return DatumGetBool(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+	return DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+}
+
+/* An UPDATE passes over rows that policies hide, and they would stay without an answer. */
+static void
+check_row_security(const Work *w, int64 n_due)
+{
+	if ((int64) SPI_processed < n_due &&
+	    check_enable_rls(RelationGetRelid(w->data->tg_relation), InvalidOid, false) == RLS_ENABLED)
+		ereport(ERROR,
+		        (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+		         errmsg("row-level security keeps trigger \"%s\" from filling column \"%s\" of "
+		                "table \"%s\"",
+		                w->data->tg_trigger->tgname, w->data->tg_trigger->tgargs[1],
+		                RelationGetRelationName(w->data->tg_relation)),
+		         errhint("Let policies allow the writer to read and update the rows, or use a "
+		                 "trigger BEFORE each row.")));
 }
 
 static void
@@ -516,6 +562,7 @@ fill_rows(const Work *w, Oid trigger_function)
 	Bitmapset *key = primary_key(w);
 	Qwen3dmOptions options;
 	StringInfoData from, due, s;
+	int64 n_due;
 
 	check_transition_tables(w);
 	ask(w, &options);
@@ -525,8 +572,11 @@ fill_rows(const Work *w, Oid trigger_function)
 	initStringInfo(&from);
 	initStringInfo(&due);
 	append_due(&due, &from, w, key);
-	if (any_due(&from, &due))
+	n_due = count_due(&from, &due);
+	if (n_due > 0)
 	{
+		if (OidIsValid(w->enum_type))
+			check_not_hidden(w, trigger_function);
 		initStringInfo(&s);
 		appendStringInfo(&s, "UPDATE %s AS t SET %s = ", relation_name(w->data->tg_relation),
 		                 column_name(w, w->target));
@@ -535,6 +585,7 @@ fill_rows(const Work *w, Oid trigger_function)
 		append_join(&s, w, key, "t", "n");
 		appendStringInfo(&s, " AND %s", due.data);
 		run_update(w, s.data);
+		check_row_security(w, n_due);
 	}
 	SPI_finish();
 }

@@ -17,6 +17,7 @@
 #include "catalog/pg_enum.h"
 #include "catalog/pg_type.h"
 #include "commands/comment.h"
+#include "common/jsonapi.h"
 #include "miscadmin.h"
 #include "nodes/nodeFuncs.h"
 #include "optimizer/optimizer.h"
@@ -215,7 +216,19 @@ listed_values(Node *check)
 	return lsecond(in->args);
 }
 
-/* The values as JSON: as JSON has its base type. */
+/* A value as JSON has its type; what JSON has no word for (NaN, money) is a string, which the
+ * type's input function takes as well. */
+static void
+append_value(StringInfo s, char *value, char category)
+{
+	if (category == TYPCATEGORY_BOOLEAN)
+		appendStringInfoString(s, value[0] == 't' ? "true" : "false");
+	else if (category == TYPCATEGORY_NUMERIC && IsValidJsonNumber(value, (int) strlen(value)))
+		appendStringInfoString(s, value);
+	else
+		escape_json(s, value);
+}
+
 static void
 append_values(StringInfo s, const Const *list)
 {
@@ -236,17 +249,11 @@ append_values(StringInfo s, const Const *list)
 	appendStringInfoString(s, "\"enum\":[");
 	for (int i = 0; i < n; i++)
 	{
-		char *value;
-
 		if (nulls[i])
 			continue;
-		value = OidOutputFunctionCall(output, values[i]);
 		if (!first)
 			appendStringInfoChar(s, ',');
-		if (category == TYPCATEGORY_NUMERIC || category == TYPCATEGORY_BOOLEAN)
-			appendStringInfoString(s, value);
-		else
-			escape_json(s, value);
+		append_value(s, OidOutputFunctionCall(output, values[i]), category);
 		first = false;
 	}
 	appendStringInfoChar(s, ']');

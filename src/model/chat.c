@@ -7,6 +7,7 @@
  *     <|im_start|>user\nU<|im_end|>\n
  *     <|im_start|>assistant\n
  *     <think>\n\n</think>\n\n                only where the model could think and must not
+ *     <think>\nT\n</think>\n\n              what it writes itself where it thinks
  *
  * The role and the text after it are tokenized as one piece, because the template's tokenizer sees
  * them so (a text that begins with newlines joins the one after the role). No state; any thread.
@@ -81,6 +82,18 @@ q3_chat_can_think(const q3_tokenizer *tok)
 	const q3_special *s = q3_tokenizer_special(tok);
 
 	return s->think_start >= 0 && s->think_end >= 0;
+}
+
+q3_code
+q3_chat_end_thinking(const q3_tokenizer *tok, q3_tokens *out, q3_error *err)
+{
+	int32_t end = q3_tokenizer_special(tok)->think_end;
+	q3_code code = Q3_OK;
+
+	if (out->n > 0 && out->ids[out->n - 1] == end)
+		return q3_tokenizer_encode(tok, "\n\n", 2, false, out, err);
+	code = q3_tokenizer_encode(tok, "\n", 1, false, out, err);
+	return code == Q3_OK ? add_turn(tok, end, "\n\n", NULL, 0, out, err) : code;
 }
 
 static q3_code

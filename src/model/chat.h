@@ -30,6 +30,12 @@ extern bool q3_chat_can_think(const q3_tokenizer *tok);
 extern q3_code q3_chat_encode(const q3_tokenizer *tok, const q3_chat *chat, q3_tokens *out,
                               q3_error *err);
 
+/*
+ * Appends the end of a block of thinking of which the tokens are in out, and what stands before the
+ * answer. Only where q3_chat_can_think().
+ */
+extern q3_code q3_chat_end_thinking(const q3_tokenizer *tok, q3_tokens *out, q3_error *err);
+
 /* Only the system turn: what every prompt with this system text begins with. */
 extern q3_code q3_chat_encode_system(const q3_tokenizer *tok, q3_str system, q3_tokens *out,
                                      q3_error *err);

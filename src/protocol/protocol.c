@@ -17,7 +17,8 @@
 #define FLAG_TOP_P 4u
 #define FLAG_TOP_K 8u
 #define FLAG_MEAN 16u
-#define ALL_FLAGS 31u
+#define FLAG_ESCALATE_THINKING 32u
+#define ALL_FLAGS 63u
 
 _Static_assert(sizeof(q3p_header) == 16, "frame headers have no padding");
 _Static_assert(sizeof(q3p_activity) == 72 + Q3P_TASK_BYTES, "activity records have no padding");
@@ -383,7 +384,8 @@ q3p_request_encode(uint64_t id, const q3p_request *m, const q3p_lists *lists, vo
 	put_u32(&w, m->mode);
 	put_u32(&w, (m->thinking ? FLAG_THINKING : 0) | (m->has_temperature ? FLAG_TEMPERATURE : 0) |
 	                (m->has_top_p ? FLAG_TOP_P : 0) | (m->has_top_k ? FLAG_TOP_K : 0) |
-	                (m->mean ? FLAG_MEAN : 0));
+	                (m->mean ? FLAG_MEAN : 0) |
+	                (m->escalate_thinking ? FLAG_ESCALATE_THINKING : 0));
 	put_i32(&w, m->max_tokens);
 	put_f64(&w, m->temperature);
 	put_f64(&w, m->top_p);
@@ -401,6 +403,8 @@ q3p_request_encode(uint64_t id, const q3p_request *m, const q3p_lists *lists, vo
 	put_bytes(&w, m->task);
 	put_u64(&w, m->query_id);
 	put_u32(&w, m->token_quota);
+	put_i32(&w, m->thinking_budget);
+	put_f64(&w, m->escalate_below);
 	return writer_finish(&w, Q3P_REQUEST, id);
 }
 
@@ -418,6 +422,7 @@ q3p_request_decode(const void *payload, size_t n, q3p_request *m)
 	m->has_top_p = (flags & FLAG_TOP_P) != 0;
 	m->has_top_k = (flags & FLAG_TOP_K) != 0;
 	m->mean = (flags & FLAG_MEAN) != 0;
+	m->escalate_thinking = (flags & FLAG_ESCALATE_THINKING) != 0;
 	m->max_tokens = get_i32(&r);
 	m->temperature = get_f64(&r);
 	m->top_p = get_f64(&r);
@@ -436,6 +441,9 @@ q3p_request_decode(const void *payload, size_t n, q3p_request *m)
 	m->task = get_task(&r);
 	m->query_id = get_u64(&r);
 	m->token_quota = get_u32(&r);
+	m->thinking_budget = get_i32(&r);
+	r.ok = r.ok && m->thinking_budget >= 0;
+	m->escalate_below = get_f64(&r);
 	return reader_finish(&r);
 }
 
@@ -465,6 +473,10 @@ q3p_result_encode(uint64_t id, const q3p_result *m, void *out, size_t cap)
 	put_u32(&w, m->deduplicated);
 	put_doubles(&w, m->probs, m->n_probs);
 	put_tokens(&w, m->vector, m->n_vector);
+	put_i32(&w, m->thinking_tokens);
+	put_u32(&w, m->escalated);
+	put_f64(&w, m->margin);
+	put_f64(&w, m->first_ms);
 	return writer_finish(&w, Q3P_RESULT, id);
 }
 
@@ -490,6 +502,10 @@ q3p_result_decode(const void *payload, size_t n, q3p_result *m)
 	m->deduplicated = get_enum(&r, 0, 1) != 0;
 	m->probs = get_doubles(&r, &m->n_probs);
 	m->vector = get_tokens(&r, &m->n_vector);
+	m->thinking_tokens = get_i32(&r);
+	m->escalated = get_enum(&r, 0, 1) != 0;
+	m->margin = get_f64(&r);
+	m->first_ms = get_f64(&r);
 	return reader_finish(&r);
 }
 

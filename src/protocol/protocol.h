@@ -24,7 +24,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define Q3P_VERSION 3
+#define Q3P_VERSION 4
 #define Q3P_MAX_FRAME (256u * 1024 * 1024)
 #define Q3P_MAX_LABELS 1000
 /* Examples in one request: pairs of turns. */
@@ -85,7 +85,8 @@ typedef enum q3p_kind
 	/*
 	 * Which of labels answers prompt, under the instruction in system: RESULT.probs, value (the
 	 * best label), score (its probability). None, more than Q3P_MAX_LABELS, empty or equal labels
-	 * are an ERROR.
+	 * are an ERROR. With thinking, the model thinks first and the labels are compared behind that:
+	 * RESULT.thinking, thinking_tokens.
 	 */
 	Q3P_CLASSIFY,
 	/*
@@ -143,6 +144,17 @@ typedef struct q3p_request
 	q3p_bytes task;       /* name, less than Q3P_TASK_BYTES; may be absent */
 	uint64_t query_id;    /* of the statement that asks; 0: unknown */
 	uint32_t token_quota; /* of the role: tokens of prompts and answers in a minute; 0: none */
+	/*
+	 * Most tokens of thinking, after which the engine ends it and the answer follows; 0: only
+	 * max_tokens ends it, which CLASSIFY has none of.
+	 */
+	int32_t thinking_budget;
+	/*
+	 * CLASSIFY in mode efficient: if the best label's probability is ahead of the second's by less
+	 * than this, the answer is computed again in mode precise, and that is the answer; 0: never.
+	 */
+	double escalate_below;
+	bool escalate_thinking; /* mode precise thinks then */
 } q3p_request;
 
 /* For the encoder: the strings of a request's lists. */
@@ -181,6 +193,10 @@ typedef struct q3p_result
 	const unsigned char *probs;  /* n_probs double, unaligned */
 	uint32_t n_vector;           /* EMBED */
 	const unsigned char *vector; /* n_vector float, unaligned */
+	int32_t thinking_tokens;     /* CLASSIFY: of the output tokens, which are all of thinking */
+	bool escalated;  /* CLASSIFY: computed again in mode precise; token counts are those of both */
+	double margin;   /* CLASSIFY: of the first answer: best label's probability less the second's */
+	double first_ms; /* CLASSIFY: from arrival to the first answer */
 } q3p_result;
 
 typedef struct q3p_error

@@ -8,7 +8,7 @@ its own) is computed in mode precise and in mode efficient; printed are the mean
 Kullback-Leibler divergence KL(precise || efficient) in nats, how often both find the same token most likely, and the
 perplexity of both. The limits at 8 bits are 0.002 and 98 %; the exit status is 1 if one is exceeded.
 
-The default model is the demo's, in the cache that "make demo" fills. Its file type, Q4_1, has one precision only (the
+The default model is SmolLM2, in the cache that "make demo MODEL=smollm2" fills. Its file type, Q4_1, has one precision only (the
 modes differ in the activations), so it is also measured after conversion to BF16, whose weights the engine packs in
 planes: --as BF16 (or Q8_0, F16, F32), or --as file for the file as it is. Default: both.
 """
@@ -148,7 +148,7 @@ def main():
     a = parser.parse_args()
     os.makedirs(a.workdir, exist_ok=True)
     if not os.path.exists(a.model):
-        sys.exit(f"{a.model} is not there; \"make demo\" fetches the demo's model")
+        sys.exit(f"{a.model} is not there; \"make demo MODEL=smollm2\" fetches SmolLM2")
     bits, rows = [int(b) for b in a.bits.split(",")], []
     groups, sentences = contexts(a.engine, a.model, a.sentences)
     print(f"{os.path.basename(a.model)}: {sentences} sentences, {sum(map(len, groups))} positions, "

@@ -399,7 +399,7 @@ def common_goals(rows, versus, value):
 
 
 def report(rows, started, name, goals):
-    titles = {"random": f"Random model of Qwen3-{SIZE}'s shape, {DTYPE}", "demo": "The demo's model"}
+    titles = {"random": f"Random model of Qwen3-{SIZE}'s shape, {DTYPE}", "demo": "SmolLM2"}
     tables = {model: goals(rows, model) for model in rows.models}
     for model, table in tables.items():
         if table:

@@ -10,6 +10,8 @@ import torch
 from jobs.common import system_text
 from jobs.kinds import EASY, EXERCISE, HARD, OTHER, make_row, same_question
 
+SLOW = {"triage complaint/filter": 5, "payments extract": 4, "triage extract": 2}  # kinds that take more rows than others
+LAST = 0.88  # from this part on all kinds come about alike
 FORM = 0.22  # part of the training that is about form and copying
 DIRECT_WEIGHT, ANSWER_WEIGHT = 3.0, 1.5  # of the loss of an answer's tokens, without and with thinking before
 
@@ -70,10 +72,10 @@ def make_piece(rng, chat, kind, length, width):
 
 
 def choose_kind(rng, progress):
-    """First the form and to copy from the text, then the reasoning."""
-    kinds, share = (HARD, EASY, OTHER), (10, 20, 45) if progress < FORM else (52, 24, 16)
+    """First the form and to copy from the text, then the reasoning, then all together."""
+    kinds, share = (HARD, EASY, OTHER), (10, 20, 45) if progress < FORM else (46, 36, 12) if progress < LAST else (30, 30, 36)
     chosen = rng.choices((*kinds, (EXERCISE,)), (*share, 100 - sum(share)))[0]
-    return rng.choice(chosen)
+    return rng.choices(chosen, [SLOW.get(kind, 1) for kind in chosen])[0]
 
 
 def choose_length(progress):

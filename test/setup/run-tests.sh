@@ -144,6 +144,18 @@ regression()
 	return "$status"
 }
 
+# The three jobs: their model, held-out rows and SQL.
+jobs_files()
+{
+	local folder=$Q3_AREA/test-data/jobs job
+	python3 "$Q3_TOP/test/models/write_rows.py" "$folder" --rows 160 --seed test
+	cp "$Q3_TOP/test/models/three-jobs-bf16.gguf" "$folder/three-jobs.gguf"
+	for job in payments machines triage; do
+		mkdir "$folder/$job"
+		cp "$Q3_TOP/test/models/jobs/$job"/*.sql "$folder/$job"
+	done
+}
+
 # prove over the TAP files and test/t, as the servers' user.
 server_tests()
 {
@@ -153,7 +165,8 @@ server_tests()
 	cp -R "$Q3_TOP/test/t" "$Q3_AREA/t"
 	mkdir "$Q3_AREA/test-data"
 	cp "$Q3_TOP"/test/data/*.tsv "$Q3_AREA/test-data"
-	# Only if "make demo" has fetched it.
+	jobs_files
+	# Only if "make demo MODEL=smollm2" has fetched it.
 	demo=$(find "$Q3_CACHE" -name 'SmolLM2-135M-Instruct.Q4_1.gguf' 2>/dev/null | head -n 1)
 	[ -z "$demo" ] || demo=$(q3_reachable "$demo")
 	q3_area_dir tmp fresh
@@ -168,6 +181,7 @@ server_tests()
 		Q3_THINKING_MODEL="$Q3_AREA/models/thinking.gguf" \
 		Q3_EMBEDDING_MODEL="$Q3_AREA/models/embedding.gguf" \
 		Q3_DEMO_MODEL="$demo" Q3_TEST_DATA="$Q3_AREA/test-data" \
+		Q3_JOBS="$Q3_AREA/test-data/jobs" \
 		prove "$@"
 }
 

@@ -14,12 +14,15 @@ diag("seed $seed");
 
 my @scalars = ('smallint', 'int', 'bigint', 'numeric', 'numeric(6, 2)', 'numeric(3, 3)', 'numeric(4)', 'real',
 	'double precision', 'text', 'varchar(3)', 'char(2)', 'boolean', 'date', 'timestamp', 'timestamptz', 'uuid',
-	'mood', 'color', 'needed', 'small');
+	'mood', 'color', 'needed', 'small', 'truth', 'price', 'ratio');
 $node->safe_psql('postgres', q{
 	CREATE TYPE mood AS ENUM ('fine', 'so "so"', U&'\00e9t\00e9', 'a\b');
 	CREATE DOMAIN color AS text CHECK (VALUE IN ('red', 'green'));
 	CREATE DOMAIN needed AS varchar(2) NOT NULL;
-	CREATE DOMAIN small AS int CHECK (VALUE IN (1, 2, 30));});
+	CREATE DOMAIN small AS int CHECK (VALUE IN (1, 2, 30));
+	CREATE DOMAIN truth AS boolean CHECK (VALUE IN (true, false));
+	CREATE DOMAIN price AS money CHECK (VALUE IN ('1.5', '2'));
+	CREATE DOMAIN ratio AS real CHECK (VALUE IN ('NaN', 1.5, 3));});
 
 # A random composite type of so many levels, by name.
 my $types = 0;
@@ -76,6 +79,17 @@ $node->safe_psql('postgres', q{
 my $parallel = 'SET force_parallel_mode = on; SET max_parallel_workers_per_gather = 2;';
 is($node->safe_psql('postgres', "$parallel SELECT count(*), count(x) FROM (SELECT qwen_extract(t, NULL::odds, "
 		. "on_error => 'null') AS x FROM texts WHERE i <= 20) AS s"), '20|0', 'on_error in a parallel plan');
+
+# One that leaves a function half way is not to be passed over there, where nothing could clean up.
+$node->safe_psql('postgres', q{
+	CREATE FUNCTION is_odd(i int) RETURNS bool LANGUAGE plpgsql PARALLEL SAFE AS 'DECLARE n odd; BEGIN n := i; RETURN true; END';
+	CREATE DOMAIN checked AS int NOT NULL CHECK (is_odd(VALUE));
+	CREATE TYPE checks AS (n checked);});
+my $checks = "SELECT count(*), count(x) FROM (SELECT qwen_extract(t, NULL::checks, on_error => 'null') AS x FROM texts WHERE i <= 20) AS s";
+my (undef, undef, $complaints) = $node->psql('postgres', "$parallel $checks");
+like($complaints, qr/ERROR: +the answer cannot be cast to type checks\n/, 'a function that fails below a check, in a parallel plan');
+unlike($complaints, qr/WARNING/, 'without warnings');
+is($node->safe_psql('postgres', "SET max_parallel_workers_per_gather = 0; $checks"), '20|0', 'and in a serial one');
 
 # An aggregate of a table of one page, which one worker reads, is the serial one.
 $node->append_conf('postgresql.conf', "qwen3dm.max_tokens = 20\nqwen3dm.context_length = 1024\n");

@@ -1,12 +1,12 @@
 # Real sentences and a real, if very small, model: how often qwen_classify finds the label that a
-# person gave. Only where the demo's model is there ("make demo" fetches it).
+# person gave. Only where SmolLM2 is there ("make demo MODEL=smollm2" fetches it).
 use strict;
 use warnings;
 use PostgreSQL::Test::Utils;
 use Qwen3dm;
 use Test::More;
 
-plan skip_all => 'the demo model is not here' unless $ENV{Q3_DEMO_MODEL};
+plan skip_all => 'SmolLM2 is not here' unless $ENV{Q3_DEMO_MODEL};
 
 my $node = qwen_node('labelled', model => $ENV{Q3_DEMO_MODEL});
 

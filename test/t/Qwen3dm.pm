@@ -3,7 +3,7 @@
 # The test runner passes models: Q3_TINY_MODEL answers at once; Q3_SLOW_MODEL takes tens of
 # seconds for a long answer, so that something can happen to it meanwhile; Q3_THINKING_MODEL thinks;
 # Q3_EMBEDDING_MODEL is for vectors of 64 coordinates; Q3_DEMO_MODEL is one that knows a language,
-# or empty.
+# or empty; Q3_JOBS is a folder with the model of the three jobs, their rows and queries.
 package Qwen3dm;
 
 use strict;

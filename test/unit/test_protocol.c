@@ -271,7 +271,10 @@ test_request(void **state)
 	                 .schema = BYTES("{}"),
 	                 .task = BYTES("triage"),
 	                 .query_id = UINT64_MAX - 5,
-	                 .token_quota = 100000};
+	                 .token_quota = 100000,
+	                 .thinking_budget = 77,
+	                 .escalate_below = 0.125,
+	                 .escalate_thinking = true};
 	q3p_request got;
 	q3p_bytes item;
 	size_t size, n;
@@ -317,6 +320,8 @@ test_request(void **state)
 	assert_bytes(got.task, m.task);
 	assert_true(got.query_id == UINT64_MAX - 5);
 	assert_int_equal(got.token_quota, 100000);
+	assert_int_equal(got.thinking_budget, 77);
+	assert_true(got.escalate_below == 0.125 && got.escalate_thinking);
 	assert_false(got.mean);
 	assert_exact(payload, n, decode_request);
 	change_every_byte(payload, n, decode_request);
@@ -381,7 +386,11 @@ test_result(void **state)
 	                .tokens = (const unsigned char *) tokens,
 	                .deduplicated = true,
 	                .n_probs = 3,
-	                .probs = (const unsigned char *) probs};
+	                .probs = (const unsigned char *) probs,
+	                .thinking_tokens = 17,
+	                .escalated = true,
+	                .margin = 0.5,
+	                .first_ms = 2.5};
 	q3p_result got;
 	size_t n, size = q3p_result_encode(5, &m, NULL, 0);
 	void *frame = malloc(size), *payload;
@@ -407,6 +416,8 @@ test_result(void **state)
 	assert_true(got.deduplicated);
 	assert_int_equal(got.n_probs, 3);
 	assert_memory_equal(got.probs, probs, sizeof(probs));
+	assert_int_equal(got.thinking_tokens, 17);
+	assert_true(got.escalated && got.margin == 0.5 && got.first_ms == 2.5);
 	assert_exact(payload, n, decode_result);
 	change_every_byte(payload, n, decode_result);
 	free(payload);
@@ -688,7 +699,7 @@ test_lies(void **state)
 	assert_lie(0, 0);
 	assert_lie(0, Q3P_EMBED + 1);
 	assert_lie(4, Q3P_PRECISE + 1);
-	assert_lie(8, 32);
+	assert_lie(8, 64);
 	assert_lie(prompt, 0);
 	assert_lie(prompt, 1000);
 	assert_lie(prompt, UINT32_MAX - 1);

@@ -392,6 +392,170 @@ test_extreme_temperatures(void **state)
 	q3_sampler_free(hot);
 }
 
+/* ---------------------------------------------------------------------------------------------
+ * Among allowed tokens
+ * --------------------------------------------------------------------------------------------- */
+
+static void
+allow(uint32_t *allowed, int32_t id)
+{
+	allowed[id / 32] |= (uint32_t) 1 << (id % 32);
+}
+
+static void
+test_allowed_greedy(void **state)
+{
+	/* 40 tokens, so that the second word of the mask is only partly used. */
+	float logits[40] = {[3] = 9, [5] = 7, [31] = 7, [32] = 8, [39] = 8};
+	float copy[40];
+	uint32_t allowed[2] = {0, 0};
+	float logprob = 1;
+	q3_sampler *s = make(0, 1, 0, 7, 40);
+
+	(void) state;
+	memcpy(copy, logits, sizeof(copy));
+	assert_int_equal(q3_sampler_pick_allowed(s, logits, 40, allowed, &logprob), -1);
+	assert_int_equal(q3_sampler_pick_allowed(s, logits, 0, allowed, NULL), -1);
+	allow(allowed, 31);
+	allow(allowed, 5);
+	assert_int_equal(q3_sampler_pick_allowed(s, logits, 40, allowed, &logprob), 5);
+	assert_true(fabs(logprob - log(softmax(copy, 40, 5, 1))) < 1e-6); /* among all tokens */
+	allow(allowed, 39);
+	assert_int_equal(q3_sampler_pick_allowed(s, logits, 40, allowed, NULL), 39);
+	allow(allowed, 32);
+	assert_int_equal(q3_sampler_pick_allowed(s, logits, 40, allowed, NULL), 32);
+	/* What is allowed of the padding is not picked. */
+	assert_int_equal(q3_sampler_pick_allowed(s, logits, 32, allowed, NULL), 5);
+	allowed[0] = 0;
+	assert_int_equal(q3_sampler_pick_allowed(s, logits, 32, allowed, NULL), -1);
+	q3_sampler_free(s);
+}
+
+/* Draws are those of the allowed tokens' own softmax, whatever the others' logits are. */
+static void
+test_allowed_distribution(void **state)
+{
+	const float logits[70] = {[0] = 30, [10] = 1, [33] = 2, [64] = 0.5f, [69] = 3, [40] = INFINITY};
+	const int32_t ids[] = {10, 33, 64, 69};
+	const int n = sizeof(ids) / sizeof(ids[0]), draws = 20000;
+	uint32_t allowed[3] = {0, 0, 0};
+	q3_sampler *s = make(1, 1, 0, 5, 70);
+	double sum = 0, chi2 = 0;
+	int seen[70] = {0};
+
+	(void) state;
+	for (int i = 0; i < n; i++)
+	{
+		allow(allowed, ids[i]);
+		sum += exp(logits[ids[i]]);
+	}
+	for (int i = 0; i < draws; i++)
+	{
+		float row[70];
+		int32_t id;
+
+		memcpy(row, logits, sizeof(row));
+		id = q3_sampler_pick_allowed(s, row, 70, allowed, NULL);
+		assert_in_range(id, 0, 69);
+		seen[id]++;
+	}
+	for (int i = 0; i < n; i++)
+	{
+		double expected = draws * exp(logits[ids[i]]) / sum;
+
+		chi2 += (seen[ids[i]] - expected) * (seen[ids[i]] - expected) / expected;
+		seen[ids[i]] = 0;
+	}
+	for (int i = 0; i < 70; i++)
+		assert_int_equal(seen[i], 0);
+	assert_true(chi2 < 21.1); /* three degrees of freedom: one in 10,000 */
+	q3_sampler_free(s);
+}
+
+/* The cuts are made among the allowed tokens, also when they are fewer than top_k, or have no
+ * probability at all. */
+static void
+test_allowed_cuts(void **state)
+{
+	enum
+	{
+		N = 1000
+	};
+	static const q3_sampling options[] = {{1, 1, 2, 1},    {1, 0.3f, 0, 1}, {0.7f, 0.9f, 5, 1},
+	                                      {3, 1, 0, 1},    {1, 1, 1, 1},    {1, 0.99f, 500, 1},
+	                                      {0.01f, 1, 0, 1}};
+	float *logits = make_logits(N, 3), row[N];
+	uint32_t few[(N + 31) / 32] = {0}, dead[(N + 31) / 32] = {0};
+
+	(void) state;
+	logits[100] = logits[200] = logits[300] = -20; /* far below all others */
+	logits[200] = -15;
+	logits[400] = NAN;
+	logits[500] = -INFINITY;
+	allow(few, 100);
+	allow(few, 200);
+	allow(few, 300);
+	allow(dead, 400);
+	allow(dead, 500);
+	for (size_t i = 0; i < sizeof(options) / sizeof(options[0]); i++)
+	{
+		q3_sampler *s = q3_sampler_create(&options[i], N, NULL);
+		int n_best = 0;
+
+		assert_non_null(s);
+		for (int k = 0; k < 200; k++)
+		{
+			float logprob;
+			int32_t id;
+
+			memcpy(row, logits, sizeof(row));
+			id = q3_sampler_pick_allowed(s, row, N, few, &logprob);
+			assert_true(id == 100 || id == 200 || id == 300);
+			assert_true(logprob < -10 && isfinite(logprob));
+			assert_true(options[i].top_k != 2 || id != 300); /* of equal ones the lower id */
+			n_best += id == 200;
+			memcpy(row, logits, sizeof(row));
+			id = q3_sampler_pick_allowed(s, row, N, dead, &logprob);
+			assert_true(id == 400 || id == 500);
+			assert_true(logprob == -INFINITY);
+		}
+		if (options[i].top_k == 1 || options[i].top_p < 0.5f)
+			assert_int_equal(n_best, 200);
+		if (options[i].temperature == 3) /* exp(5 / 3) : 1 : 1, that is 0.73 of them */
+			assert_in_range(n_best, 120, 170);
+		q3_sampler_free(s);
+	}
+	free(logits);
+}
+
+/* The same seed picks the same tokens, and as many random numbers are used as without a mask. */
+static void
+test_allowed_seeds(void **state)
+{
+	enum
+	{
+		N = 300
+	};
+	float *logits = make_logits(N, 9), row[N];
+	uint32_t all[(N + 31) / 32];
+	q3_sampler *a = make(1, 0.95f, 40, 11, N), *b = make(1, 0.95f, 40, 11, N);
+
+	(void) state;
+	memset(all, 0xff, sizeof(all));
+	for (int k = 0; k < 200; k++)
+	{
+		float of_a, of_b;
+
+		memcpy(row, logits, sizeof(row));
+		assert_int_equal(q3_sampler_pick_allowed(a, row, N, all, &of_a),
+		                 q3_sampler_pick(b, logits, N, &of_b));
+		assert_true(of_a == of_b);
+	}
+	q3_sampler_free(a);
+	q3_sampler_free(b);
+	free(logits);
+}
+
 int
 main(void)
 {
@@ -408,6 +572,10 @@ main(void)
 	    cmocka_unit_test(test_logprob),
 	    cmocka_unit_test(test_bad_options),
 	    cmocka_unit_test(test_extreme_temperatures),
+	    cmocka_unit_test(test_allowed_greedy),
+	    cmocka_unit_test(test_allowed_distribution),
+	    cmocka_unit_test(test_allowed_cuts),
+	    cmocka_unit_test(test_allowed_seeds),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

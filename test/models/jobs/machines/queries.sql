@@ -7,8 +7,15 @@ INSERT INTO windows (body) VALUES
     (E'fan F42, max T70 V30 I50, min S60\nT62 V51 I22 S88');
 SELECT id, state, body FROM windows ORDER BY id;
 
--- The fault that a history shows, without and with thinking.
-UPDATE machine_histories SET fault = qwen_classify(body, ARRAY['none', 'bearing', 'cooling', 'overload'], system => 'Which fault does the machine have?');
-SELECT id, d.value AS fault, d.thinking
-FROM machine_histories, qwen_infer_details(body, mode => 'precise', thinking => true, temperature => 0, max_tokens => 200,
-    system => E'Which fault does the machine have?\nAnswer with one of these labels, and nothing else:\nnone\nbearing\ncooling\noverload\n') AS d;
+-- The fault that a history shows: an answer at once ...
+UPDATE machine_histories SET fault = qwen_classify(body, ARRAY['none', 'bearing', 'cooling', 'overload'],
+    system => 'Which fault does the machine have?', mode => 'efficient');
+-- ... and one after thinking, which goes through the windows one by one.
+UPDATE machine_histories SET fault = qwen_classify(body, ARRAY['none', 'bearing', 'cooling', 'overload'],
+    system => 'Which fault does the machine have?', mode => 'precise', thinking => true);
+
+-- What the model thinks of one of them.
+SELECT d.value AS fault, d.thinking, d.probability
+FROM (SELECT body FROM machine_histories ORDER BY id LIMIT 1) AS t,
+    qwen_classify_details(body, ARRAY['none', 'bearing', 'cooling', 'overload'],
+        system => 'Which fault does the machine have?', mode => 'precise', thinking => true) AS d;

@@ -9,9 +9,15 @@ INSERT INTO complaints (body) VALUES
     ('Hello, the parcel is late. There is no hurry. Order number 7154. Velin');
 SELECT id, department, urgency, body FROM complaints ORDER BY id;
 
--- Who has to act on the point of a note that is still open, without and with thinking.
+-- Who has to act on the point of a note that is still open: an answer at once ...
 UPDATE notes SET department = qwen_classify(body, ARRAY['billing', 'delivery', 'technical', 'account', 'returns'],
-    system => 'Which department has to act on the open point?');
-SELECT id, d.value AS department, d.thinking
-FROM notes, qwen_infer_details(body, mode => 'precise', thinking => true, temperature => 0, max_tokens => 200,
-    system => E'Which department has to act on the open point?\nAnswer with one of these labels, and nothing else:\nbilling\ndelivery\ntechnical\naccount\nreturns\n') AS d;
+    system => 'Which department has to act on the open point?', mode => 'efficient');
+-- ... and one after thinking, which keeps the list of points.
+UPDATE notes SET department = qwen_classify(body, ARRAY['billing', 'delivery', 'technical', 'account', 'returns'],
+    system => 'Which department has to act on the open point?', mode => 'precise', thinking => true);
+
+-- What the model thinks of one of them.
+SELECT d.value AS department, d.thinking, d.probability
+FROM (SELECT body FROM notes ORDER BY id LIMIT 1) AS t,
+    qwen_classify_details(body, ARRAY['billing', 'delivery', 'technical', 'account', 'returns'],
+        system => 'Which department has to act on the open point?', mode => 'precise', thinking => true) AS d;

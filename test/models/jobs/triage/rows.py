@@ -169,7 +169,8 @@ def complaint_row(rng, split, task):
         yes = rng.random() < 0.5
         while (c["urgency"] == "high" if asked == "urgent" else c["department"] == asked) != yes:
             c = complaint(rng, split)
-        return Row("triage", "complaint", False, task, phrase(rng, split, CONDITIONS[asked]), c["text"], "yes" if yes else "no", c["trace"])
+        answer = "yes" if yes else "no"
+        return Row("triage", "complaint", False, task, phrase(rng, split, CONDITIONS[asked]), c["text"], answer, f"{c['trace']}\n{asked}: {answer}")
     field, labels, instructions = rng.choice((("department", DEPARTMENTS, DEPARTMENT_INSTRUCTIONS), ("urgency", URGENCIES, URGENCY_INSTRUCTIONS)))
     return Row("triage", "complaint", False, task, phrase(rng, split, instructions), c["text"], c[field], c["trace"], shuffled(rng, labels))
 
