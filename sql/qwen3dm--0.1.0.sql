@@ -290,6 +290,8 @@ CREATE FUNCTION @extschema@.qwen_classify_details(
     OUT value pg_catalog.text,
     OUT probability pg_catalog.float8,
     OUT margin pg_catalog.float8,
+    OUT off_label pg_catalog.float8,
+    OUT alarm pg_catalog.bool,
     OUT thinking pg_catalog.text,
     OUT mode pg_catalog.text,
     OUT reason pg_catalog.text,
@@ -324,6 +326,8 @@ CREATE FUNCTION @extschema@.qwen_classify_details(
     OUT value pg_catalog.text,
     OUT probability pg_catalog.float8,
     OUT margin pg_catalog.float8,
+    OUT off_label pg_catalog.float8,
+    OUT alarm pg_catalog.bool,
     OUT thinking pg_catalog.text,
     OUT mode pg_catalog.text,
     OUT reason pg_catalog.text,
@@ -358,6 +362,8 @@ CREATE FUNCTION @extschema@.qwen_classify_details(
     OUT value pg_catalog.text,
     OUT probability pg_catalog.float8,
     OUT margin pg_catalog.float8,
+    OUT off_label pg_catalog.float8,
+    OUT alarm pg_catalog.bool,
     OUT thinking pg_catalog.text,
     OUT mode pg_catalog.text,
     OUT reason pg_catalog.text,
@@ -694,7 +700,7 @@ CREATE TABLE qwen3dm.tasks (
         CHECK (thinking_budget OPERATOR(pg_catalog.>=) 1),
     max_tokens pg_catalog.int4
         CHECK (max_tokens OPERATOR(pg_catalog.>=) 1),
-    agreement_target pg_catalog.float8 NOT NULL DEFAULT 0.987
+    agreement_target pg_catalog.float8
         CHECK (agreement_target OPERATOR(pg_catalog.>) 0
                AND agreement_target OPERATOR(pg_catalog.<=) 1),
     latency_target pg_catalog.interval
@@ -717,7 +723,9 @@ IS 'JSON Schema of the answers';
 COMMENT ON COLUMN qwen3dm.tasks.mode
 IS 'of calls that do not name one: auto, efficient or precise';
 COMMENT ON COLUMN qwen3dm.tasks.agreement_target
-IS 'share of rows in which mode efficient has to agree with mode precise';
+IS 'share of rows in which answers have to agree with those of mode precise; null: qwen3dm.agreement_target';
+COMMENT ON COLUMN qwen3dm.tasks.latency_target
+IS 'that 95 of 100 single calls have to keep; null: qwen3dm.latency_target';
 COMMENT ON COLUMN qwen3dm.tasks.owner
 IS 'role that made the task; only for row security policies and readers';
 
@@ -785,6 +793,270 @@ LANGUAGE C VOLATILE;
 
 COMMENT ON FUNCTION @extschema@.qwen_task_drop(pg_catalog.text, pg_catalog.bool)
 IS 'drops a task';
+
+-- ----------------------------------------------------------------------------------------------
+-- What is learned about tasks
+-- ----------------------------------------------------------------------------------------------
+
+CREATE TABLE qwen3dm.task_features (
+    task pg_catalog.text PRIMARY KEY
+        REFERENCES qwen3dm.tasks (name) ON UPDATE CASCADE ON DELETE CASCADE,
+    inputs pg_catalog.int8 NOT NULL,
+    lengths pg_catalog.int8[] NOT NULL,
+    terms pg_catalog.jsonb NOT NULL,
+    profile pg_catalog.bytea NOT NULL,
+    embedding pg_catalog.float4[],
+    embedding_digest pg_catalog.text,
+    changed pg_catalog.timestamptz NOT NULL DEFAULT pg_catalog.now());
+
+COMMENT ON TABLE qwen3dm.task_features
+IS 'what the inputs of tasks look like, from qwen_task_learn';
+COMMENT ON COLUMN qwen3dm.task_features.lengths
+IS 'inputs of 1, 2 to 3, 4 to 7, ... bytes';
+COMMENT ON COLUMN qwen3dm.task_features.terms
+IS 'words that the inputs of the task have more often than others, with their weights';
+COMMENT ON COLUMN qwen3dm.task_features.profile
+IS 'the direction of the inputs'' words, for qwen_task_match';
+COMMENT ON COLUMN qwen3dm.task_features.embedding
+IS 'mean of the inputs'' vectors, where there was an embedding model';
+
+-- One row: in how many inputs each word was seen, as a sketch without words.
+CREATE TABLE qwen3dm.term_counts (
+    one pg_catalog.bool PRIMARY KEY DEFAULT true CHECK (one),
+    inputs pg_catalog.int8 NOT NULL,
+    counts pg_catalog.bytea NOT NULL);
+
+COMMENT ON TABLE qwen3dm.term_counts
+IS 'how common words are in the inputs of all tasks, as hashed counts';
+
+CREATE TABLE qwen3dm.task_evidence (
+    task pg_catalog.text NOT NULL
+        REFERENCES qwen3dm.tasks (name) ON UPDATE CASCADE ON DELETE CASCADE,
+    model_digest pg_catalog.text NOT NULL,
+    question pg_catalog.int8 NOT NULL,
+    standing pg_catalog.text NOT NULL DEFAULT 'not learned'
+        CHECK (standing IN ('not learned', 'uncertified', 'refuted', 'certified', 'drifted')),
+    reference pg_catalog.text NOT NULL DEFAULT 'precise'
+        CHECK (reference IN ('precise', 'thinking')),
+    target pg_catalog.float8,
+    delta pg_catalog.float8,
+    -- from qwen_task_learn
+    learned_rows pg_catalog.int8,
+    agreement pg_catalog.float8,
+    threshold pg_catalog.float8,
+    escalated pg_catalog.float8,
+    off_label_limit pg_catalog.float8,
+    calibration pg_catalog.jsonb,
+    efficient_ms pg_catalog.float8,
+    precise_ms pg_catalog.float8,
+    thinking_ms pg_catalog.float8,
+    labelled_rows pg_catalog.int8,
+    efficient_accuracy pg_catalog.float8,
+    precise_accuracy pg_catalog.float8,
+    thinking_accuracy pg_catalog.float8,
+    thinking_gained pg_catalog.int8,
+    thinking_lost pg_catalog.int8,
+    learned_at pg_catalog.timestamptz,
+    -- from qwen_task_certify
+    attempts pg_catalog.int4 NOT NULL DEFAULT 0,
+    population pg_catalog.int8,
+    certified_rows pg_catalog.int8,
+    certified_agreed pg_catalog.int8,
+    log_wealth pg_catalog.float8,
+    log_against pg_catalog.float8,
+    rows_needed pg_catalog.int8,
+    shadow_reference pg_catalog.float8,
+    certified_at pg_catalog.timestamptz,
+    -- from use
+    efficient_rows pg_catalog.int8 NOT NULL DEFAULT 0,
+    precise_rows pg_catalog.int8 NOT NULL DEFAULT 0,
+    thinking_rows pg_catalog.int8 NOT NULL DEFAULT 0,
+    escalated_rows pg_catalog.int8 NOT NULL DEFAULT 0,
+    alarms pg_catalog.int8 NOT NULL DEFAULT 0,
+    efficient_p50_ms pg_catalog.float8,
+    efficient_p95_ms pg_catalog.float8,
+    precise_p50_ms pg_catalog.float8,
+    precise_p95_ms pg_catalog.float8,
+    switches pg_catalog.int8 NOT NULL DEFAULT 0,
+    shadow_rows pg_catalog.int8 NOT NULL DEFAULT 0,
+    shadow_agreed pg_catalog.int8 NOT NULL DEFAULT 0,
+    drift_level pg_catalog.float8,
+    drifted_at pg_catalog.timestamptz,
+    live pg_catalog.bytea,
+    used pg_catalog.timestamptz,
+    PRIMARY KEY (task, model_digest, question));
+
+COMMENT ON TABLE qwen3dm.task_evidence
+IS 'how well mode efficient does for a task, by model and by what is asked';
+COMMENT ON COLUMN qwen3dm.task_evidence.question
+IS 'hash of what is asked: system text, labels and examples';
+COMMENT ON COLUMN qwen3dm.task_evidence.reference
+IS 'what efficient answers are compared with, and thin margins are escalated to';
+COMMENT ON COLUMN qwen3dm.task_evidence.agreement
+IS 'share of learned rows in which the efficient answer was the reference''s';
+COMMENT ON COLUMN qwen3dm.task_evidence.threshold
+IS 'efficient answers with a smaller margin are escalated';
+COMMENT ON COLUMN qwen3dm.task_evidence.escalated
+IS 'share of learned rows whose margin is below the threshold';
+COMMENT ON COLUMN qwen3dm.task_evidence.off_label_limit
+IS 'more probability than this outside the labels raises an alarm and escalates';
+COMMENT ON COLUMN qwen3dm.task_evidence.calibration
+IS 'agreement by margin, isotonic: [{"margin": from, "rows": n, "agreed": n}, ...]';
+COMMENT ON COLUMN qwen3dm.task_evidence.attempts
+IS 'certificates that were tried; each further one has a fifth of the probability of error that is left';
+COMMENT ON COLUMN qwen3dm.task_evidence.log_wealth
+IS 'of who bets that the target is kept; the certificate is there at -ln(delta)';
+COMMENT ON COLUMN qwen3dm.task_evidence.rows_needed
+IS 'about how many rows more the certificate would take';
+COMMENT ON COLUMN qwen3dm.task_evidence.shadow_reference
+IS 'agreement that kept efficient answers must show in shadow runs';
+COMMENT ON COLUMN qwen3dm.task_evidence.live
+IS 'state of the watch for drift';
+
+CREATE TABLE qwen3dm.policy_defaults (
+    name pg_catalog.text PRIMARY KEY,
+    value pg_catalog.float8 NOT NULL,
+    description pg_catalog.text NOT NULL);
+
+COMMENT ON TABLE qwen3dm.policy_defaults
+IS 'how mode auto decides about inputs without a task; edit the values';
+
+INSERT INTO qwen3dm.policy_defaults VALUES
+    ('max_length', 2000, 'bytes: longer inputs without a task go to mode precise'),
+    ('max_rarity', 0.6, '0 to 1: inputs of rarer words go to mode precise'),
+    ('min_similarity', 0.5, '0 to 1: from this similarity on a task suggests its mode');
+
+SELECT pg_catalog.pg_extension_config_dump('qwen3dm.task_features', '');
+SELECT pg_catalog.pg_extension_config_dump('qwen3dm.term_counts', '');
+SELECT pg_catalog.pg_extension_config_dump('qwen3dm.task_evidence', '');
+SELECT pg_catalog.pg_extension_config_dump('qwen3dm.policy_defaults', '');
+
+-- Sessions keep what they have read of these tables until this tells them of a change.
+CREATE FUNCTION @extschema@.qwen3dm_features_changed()
+RETURNS pg_catalog.trigger
+AS 'MODULE_PATHNAME', 'qwen3dm_features_changed'
+LANGUAGE C VOLATILE;
+
+CREATE TRIGGER qwen3dm_features_changed
+AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON qwen3dm.task_features
+FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.qwen3dm_features_changed();
+CREATE TRIGGER qwen3dm_features_changed
+AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON qwen3dm.term_counts
+FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.qwen3dm_features_changed();
+CREATE TRIGGER qwen3dm_features_changed
+AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON qwen3dm.policy_defaults
+FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.qwen3dm_features_changed();
+
+CREATE FUNCTION @extschema@.qwen_task_learn(
+    task pg_catalog.text,
+    query pg_catalog.text,
+    max_rows pg_catalog.int4 DEFAULT 500,
+    OUT standing pg_catalog.text,
+    OUT rows pg_catalog.int8,
+    OUT agreement pg_catalog.float8,
+    OUT threshold pg_catalog.float8,
+    OUT escalated pg_catalog.float8,
+    OUT expected_agreement pg_catalog.float8,
+    OUT speedup pg_catalog.float8,
+    OUT reference pg_catalog.text,
+    OUT message pg_catalog.text)
+RETURNS pg_catalog.record
+AS 'MODULE_PATHNAME', 'qwen3dm_task_learn'
+LANGUAGE C VOLATILE;
+
+COMMENT ON FUNCTION @extschema@.qwen_task_learn(pg_catalog.text, pg_catalog.text, pg_catalog.int4)
+IS 'asks about rows of a query (text [, true label]) in each mode, and keeps what that tells about the task';
+
+CREATE FUNCTION @extschema@.qwen_task_certify(
+    task pg_catalog.text,
+    query pg_catalog.text,
+    max_rows pg_catalog.int4 DEFAULT 2000,
+    OUT standing pg_catalog.text,
+    OUT rows pg_catalog.int8,
+    OUT agreed pg_catalog.int8,
+    OUT population pg_catalog.int8,
+    OUT target pg_catalog.float8,
+    OUT delta pg_catalog.float8,
+    OUT rows_needed pg_catalog.int8,
+    OUT message pg_catalog.text)
+RETURNS pg_catalog.record
+AS 'MODULE_PATHNAME', 'qwen3dm_task_certify'
+LANGUAGE C VOLATILE;
+
+COMMENT ON FUNCTION @extschema@.qwen_task_certify(pg_catalog.text, pg_catalog.text, pg_catalog.int4)
+IS 'draws rows of a query at random until it is certain, but for a small probability, that answers agree with mode precise as often as the target says';
+
+CREATE FUNCTION @extschema@.qwen_task_match(
+    input pg_catalog.text,
+    "limit" pg_catalog.int4 DEFAULT 5,
+    embedding pg_catalog.bool DEFAULT false)
+RETURNS TABLE (task pg_catalog.text, similarity pg_catalog.float8)
+AS 'MODULE_PATHNAME', 'qwen3dm_task_match'
+LANGUAGE C VOLATILE ROWS 5;
+
+COMMENT ON FUNCTION @extschema@.qwen_task_match(pg_catalog.text, pg_catalog.int4, pg_catalog.bool)
+IS 'the tasks whose inputs are most like a text: by length and words, or with embedding => true by the embedding model''s vectors';
+
+CREATE FUNCTION @extschema@.qwen_explain_mode(
+    input pg_catalog.text,
+    task pg_catalog.text DEFAULT NULL)
+RETURNS TABLE (part pg_catalog.text, name pg_catalog.text, value pg_catalog.text)
+AS 'MODULE_PATHNAME', 'qwen3dm_explain_mode'
+LANGUAGE C VOLATILE ROWS 20;
+
+COMMENT ON FUNCTION @extschema@.qwen_explain_mode(pg_catalog.text, pg_catalog.text)
+IS 'which mode auto would take for a text, and why';
+
+CREATE FUNCTION @extschema@.qwen3dm_stat_decisions(
+    OUT datid pg_catalog.oid,
+    OUT task pg_catalog.text,
+    OUT question pg_catalog.int8,
+    OUT state pg_catalog.text,
+    OUT efficient pg_catalog.int8,
+    OUT precise pg_catalog.int8,
+    OUT thinking pg_catalog.int8,
+    OUT escalated pg_catalog.int8,
+    OUT alarms pg_catalog.int8,
+    OUT p50_ms pg_catalog.float8,
+    OUT p95_ms pg_catalog.float8,
+    OUT latency_target_ms pg_catalog.float8,
+    OUT pressure pg_catalog.text,
+    OUT switches pg_catalog.int8,
+    OUT last_switch pg_catalog.timestamptz,
+    OUT shadow_rows pg_catalog.int8,
+    OUT shadow_agreed pg_catalog.int8,
+    OUT drift_level pg_catalog.float8,
+    OUT demotions pg_catalog.int8,
+    OUT drifted_at pg_catalog.timestamptz,
+    OUT warning pg_catalog.text)
+RETURNS SETOF pg_catalog.record
+AS 'MODULE_PATHNAME', 'qwen3dm_stat_decisions'
+LANGUAGE C VOLATILE STRICT PARALLEL SAFE ROWS 100;
+
+COMMENT ON FUNCTION @extschema@.qwen3dm_stat_decisions()
+IS 'what mode auto knows of each task that is in use, for members of pg_read_all_stats';
+
+CREATE VIEW @extschema@.qwen_stat_decisions AS
+    SELECT d.datname, s.task, s.question, s.state, s.efficient, s.precise, s.thinking, s.escalated,
+           s.alarms, s.p50_ms, s.p95_ms, s.latency_target_ms, s.pressure, s.switches, s.last_switch,
+           s.shadow_rows, s.shadow_agreed, s.drift_level, s.demotions, s.drifted_at, s.warning
+    FROM @extschema@.qwen3dm_stat_decisions() AS s
+         LEFT JOIN pg_catalog.pg_database AS d ON d.oid OPERATOR(pg_catalog.=) s.datid;
+
+COMMENT ON VIEW @extschema@.qwen_stat_decisions
+IS 'tasks in use: which modes answered, latency and pressure, shadow runs and drift; rows for members of pg_read_all_stats';
+COMMENT ON COLUMN @extschema@.qwen_stat_decisions.state
+IS 'steady, drifted (demoted to precise until it is certified again), or why nothing is watched';
+COMMENT ON COLUMN @extschema@.qwen_stat_decisions.pressure
+IS 'none, lean (as few escalations as the certificate allows) or degraded (qwen3dm.allow_degrade)';
+COMMENT ON COLUMN @extschema@.qwen_stat_decisions.shadow_rows
+IS 'efficient answers that were computed again in mode precise, while the engine had nothing else to do';
+COMMENT ON COLUMN @extschema@.qwen_stat_decisions.drift_level
+IS 'how far the evidence for drift has come: 0 none, 1 the alarm';
+COMMENT ON COLUMN @extschema@.qwen_stat_decisions.warning
+IS 'that margins or off-label probability are not what they were; demotes nothing';
+
+GRANT SELECT ON @extschema@.qwen_stat_decisions TO PUBLIC;
 
 -- ----------------------------------------------------------------------------------------------
 -- Triggers
@@ -1147,7 +1419,8 @@ BEGIN ATOMIC
            CASE WHEN p.proname IN ('qwen3dm_version', 'qwen3dm_model_status',
                                    'qwen3dm_stat_activity', 'qwen3dm_accounts',
                                    'qwen3dm_functions', 'qwen3dm_change_grants', 'qwen_grant',
-                                   'qwen_revoke', 'qwen3dm_check_task', 'qwen3dm_task_changed')
+                                   'qwen_revoke', 'qwen3dm_check_task', 'qwen3dm_task_changed',
+                                   'qwen3dm_features_changed', 'qwen3dm_stat_decisions')
                 THEN 'free'
                 WHEN p.proname IN ('qwen_pin_prefix', 'qwen_unpin_prefixes', 'qwen_stat_reset',
                                    'qwen_task_create', 'qwen_task_alter', 'qwen_task_drop',

@@ -48,6 +48,11 @@ extern int qwen3dm_flush_interval;   /* s */
 extern int qwen3dm_max_accounts;
 extern bool qwen3dm_enable_batching;
 extern int qwen3dm_batch_window;
+extern double qwen3dm_agreement_target;
+extern int qwen3dm_latency_target; /* ms, 0: none */
+extern bool qwen3dm_allow_degrade;
+extern double qwen3dm_shadow_rate;
+extern int qwen3dm_max_tasks;
 extern int qwen3dm_trigger_on_error; /* Qwen3dmTriggerOnError */
 
 extern void qwen3dm_define_settings(void);

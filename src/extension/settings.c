@@ -37,6 +37,11 @@ int qwen3dm_max_accounts = 5000;
 bool qwen3dm_enable_batching = true;
 int qwen3dm_batch_window = 256;
 int qwen3dm_trigger_on_error = QWEN3DM_TRIGGER_RAISE;
+double qwen3dm_agreement_target = 0.987;
+int qwen3dm_latency_target = 100;
+bool qwen3dm_allow_degrade = false;
+double qwen3dm_shadow_rate = 0.01;
+int qwen3dm_max_tasks = 1000;
 
 static const struct config_enum_entry mode_options[] = {{"auto", Q3P_AUTO, false},
                                                         {"efficient", Q3P_EFFICIENT, false},
@@ -167,6 +172,35 @@ define_batching_settings(void)
 	    QWEN3DM_TRIGGER_RAISE, trigger_options, PGC_SUSET, 0, NULL, NULL, NULL);
 }
 
+/* Of mode auto. */
+static void
+define_policy_settings(void)
+{
+	DefineCustomRealVariable(
+	    "qwen3dm.agreement_target",
+	    "Share of answers of mode auto that have to agree with those of mode precise.",
+	    "For tasks that do not say themselves.", &qwen3dm_agreement_target, 0.987, 0.5, 1,
+	    PGC_USERSET, 0, NULL, NULL, NULL);
+	DefineCustomIntVariable(
+	    "qwen3dm.latency_target", "Latency that 95 of 100 single calls of a task have to keep.",
+	    "For tasks that do not say themselves. Above it, mode auto escalates less. 0: none.",
+	    &qwen3dm_latency_target, 100, 0, INT_MAX, PGC_USERSET, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomBoolVariable(
+	    "qwen3dm.allow_degrade",
+	    "Lets mode auto give answers below the agreement target when latency is above its own.",
+	    NULL, &qwen3dm_allow_degrade, false, PGC_USERSET, 0, NULL, NULL, NULL);
+	DefineCustomRealVariable(
+	    "qwen3dm.shadow_rate",
+	    "Share of kept efficient answers that are computed again in mode precise.",
+	    "When the engine has nothing else to do. This is how drift is noticed.",
+	    &qwen3dm_shadow_rate, 0.01, 0, 1, PGC_SUSET, 0, NULL, NULL, NULL);
+	if (process_shared_preload_libraries_in_progress)
+		DefineCustomIntVariable("qwen3dm.max_tasks", "Number of tasks that are watched at a time.",
+		                        "One for each database, task and question that is in use.",
+		                        &qwen3dm_max_tasks, 1000, 10, 100000, PGC_POSTMASTER, 0, NULL, NULL,
+		                        NULL);
+}
+
 static void
 define_accounts_settings(void)
 {
@@ -178,10 +212,11 @@ define_accounts_settings(void)
 	                        "Largest number of tokens of an answer that a call may ask for.",
 	                        "0: no limit. Meant for ALTER ROLE ... SET.", &qwen3dm_max_tokens_limit,
 	                        0, 0, INT_MAX, PGC_SUSET, 0, NULL, NULL, NULL);
-	DefineCustomIntVariable(
-	    "qwen3dm.flush_interval", "Time between two writes of the usage counters to disk.",
-	    "What was counted since is lost when the server crashes.", &qwen3dm_flush_interval, 10, 1,
-	    3600, PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
+	DefineCustomIntVariable("qwen3dm.flush_interval",
+	                        "Time between two writes of usage counters and of what was learned.",
+	                        "What was counted since is lost when the server crashes.",
+	                        &qwen3dm_flush_interval, 10, 1, 3600, PGC_SIGHUP, GUC_UNIT_S, NULL,
+	                        NULL, NULL);
 	/* Later it would be too late to reserve memory, and an error to define it. */
 	if (process_shared_preload_libraries_in_progress)
 		DefineCustomIntVariable(
@@ -198,6 +233,7 @@ qwen3dm_define_settings(void)
 	define_weight_settings();
 	define_session_settings();
 	define_batching_settings();
+	define_policy_settings();
 	define_accounts_settings();
 	MarkGUCPrefixReserved("qwen3dm");
 }

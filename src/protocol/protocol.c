@@ -18,7 +18,8 @@
 #define FLAG_TOP_K 8u
 #define FLAG_MEAN 16u
 #define FLAG_ESCALATE_THINKING 32u
-#define ALL_FLAGS 63u
+#define FLAG_SHADOW 64u
+#define ALL_FLAGS 127u
 
 _Static_assert(sizeof(q3p_header) == 16, "frame headers have no padding");
 _Static_assert(sizeof(q3p_activity) == 72 + Q3P_TASK_BYTES, "activity records have no padding");
@@ -385,7 +386,8 @@ q3p_request_encode(uint64_t id, const q3p_request *m, const q3p_lists *lists, vo
 	put_u32(&w, (m->thinking ? FLAG_THINKING : 0) | (m->has_temperature ? FLAG_TEMPERATURE : 0) |
 	                (m->has_top_p ? FLAG_TOP_P : 0) | (m->has_top_k ? FLAG_TOP_K : 0) |
 	                (m->mean ? FLAG_MEAN : 0) |
-	                (m->escalate_thinking ? FLAG_ESCALATE_THINKING : 0));
+	                (m->escalate_thinking ? FLAG_ESCALATE_THINKING : 0) |
+	                (m->shadow ? FLAG_SHADOW : 0));
 	put_i32(&w, m->max_tokens);
 	put_f64(&w, m->temperature);
 	put_f64(&w, m->top_p);
@@ -405,6 +407,9 @@ q3p_request_encode(uint64_t id, const q3p_request *m, const q3p_lists *lists, vo
 	put_u32(&w, m->token_quota);
 	put_i32(&w, m->thinking_budget);
 	put_f64(&w, m->escalate_below);
+	put_f64(&w, m->off_label_limit);
+	put_u64(&w, m->question);
+	put_f64(&w, m->exit_margin);
 	return writer_finish(&w, Q3P_REQUEST, id);
 }
 
@@ -423,6 +428,7 @@ q3p_request_decode(const void *payload, size_t n, q3p_request *m)
 	m->has_top_k = (flags & FLAG_TOP_K) != 0;
 	m->mean = (flags & FLAG_MEAN) != 0;
 	m->escalate_thinking = (flags & FLAG_ESCALATE_THINKING) != 0;
+	m->shadow = (flags & FLAG_SHADOW) != 0;
 	m->max_tokens = get_i32(&r);
 	m->temperature = get_f64(&r);
 	m->top_p = get_f64(&r);
@@ -444,6 +450,9 @@ q3p_request_decode(const void *payload, size_t n, q3p_request *m)
 	m->thinking_budget = get_i32(&r);
 	r.ok = r.ok && m->thinking_budget >= 0;
 	m->escalate_below = get_f64(&r);
+	m->off_label_limit = get_f64(&r);
+	m->question = get_u64(&r);
+	m->exit_margin = get_f64(&r);
 	return reader_finish(&r);
 }
 
@@ -477,6 +486,7 @@ q3p_result_encode(uint64_t id, const q3p_result *m, void *out, size_t cap)
 	put_u32(&w, m->escalated);
 	put_f64(&w, m->margin);
 	put_f64(&w, m->first_ms);
+	put_f64(&w, m->off_label);
 	return writer_finish(&w, Q3P_RESULT, id);
 }
 
@@ -506,6 +516,7 @@ q3p_result_decode(const void *payload, size_t n, q3p_result *m)
 	m->escalated = get_enum(&r, 0, 1) != 0;
 	m->margin = get_f64(&r);
 	m->first_ms = get_f64(&r);
+	m->off_label = get_f64(&r);
 	return reader_finish(&r);
 }
 

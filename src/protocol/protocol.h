@@ -24,7 +24,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define Q3P_VERSION 4
+#define Q3P_VERSION 5
 #define Q3P_MAX_FRAME (256u * 1024 * 1024)
 #define Q3P_MAX_LABELS 1000
 /* Examples in one request: pairs of turns. */
@@ -155,6 +155,20 @@ typedef struct q3p_request
 	 */
 	double escalate_below;
 	bool escalate_thinking; /* mode precise thinks then */
+	/* The same where more probability than this lies outside the labels; 0: never. */
+	double off_label_limit;
+	/*
+	 * CLASSIFY in mode efficient: an answer that is kept is computed again in mode precise (with
+	 * thinking, if escalate_thinking) when the engine has nothing else to do, and the worker is
+	 * told with SHADOW whether that would have been the same label.
+	 */
+	bool shadow;
+	uint64_t question; /* what SHADOW is to tell with it; the engine does not look at it */
+	/*
+	 * CLASSIFY with thinking: labels are compared while it thinks, and it ends when the best label
+	 * is twice running ahead of the second by this; 0: it is left to end.
+	 */
+	double exit_margin;
 } q3p_request;
 
 /* For the encoder: the strings of a request's lists. */
@@ -197,6 +211,8 @@ typedef struct q3p_result
 	bool escalated;  /* CLASSIFY: computed again in mode precise; token counts are those of both */
 	double margin;   /* CLASSIFY: of the first answer: best label's probability less the second's */
 	double first_ms; /* CLASSIFY: from arrival to the first answer */
+	double off_label; /* CLASSIFY: probability outside the labels, of the first answer, where they
+	                     part first; NaN: unknown */
 } q3p_result;
 
 typedef struct q3p_error
