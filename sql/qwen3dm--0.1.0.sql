@@ -844,6 +844,7 @@ CREATE TABLE qwen3dm.task_evidence (
     learned_rows pg_catalog.int8,
     agreement pg_catalog.float8,
     threshold pg_catalog.float8,
+    expected_agreement pg_catalog.float8,
     escalated pg_catalog.float8,
     off_label_limit pg_catalog.float8,
     calibration pg_catalog.jsonb,
@@ -896,6 +897,8 @@ COMMENT ON COLUMN qwen3dm.task_evidence.agreement
 IS 'share of learned rows in which the efficient answer was the reference''s';
 COMMENT ON COLUMN qwen3dm.task_evidence.threshold
 IS 'efficient answers with a smaller margin are escalated';
+COMMENT ON COLUMN qwen3dm.task_evidence.expected_agreement
+IS 'the same with escalations, by the calibration';
 COMMENT ON COLUMN qwen3dm.task_evidence.escalated
 IS 'share of learned rows whose margin is below the threshold';
 COMMENT ON COLUMN qwen3dm.task_evidence.off_label_limit
@@ -1006,6 +1009,29 @@ LANGUAGE C VOLATILE ROWS 20;
 
 COMMENT ON FUNCTION @extschema@.qwen_explain_mode(pg_catalog.text, pg_catalog.text)
 IS 'which mode auto would take for a text, and why';
+
+CREATE FUNCTION @extschema@.qwen3dm_stat_progress(
+    OUT pid pg_catalog.int4,
+    OUT usesysid pg_catalog.oid,
+    OUT task pg_catalog.text,
+    OUT command pg_catalog.text,
+    OUT phase pg_catalog.text,
+    OUT rows_done pg_catalog.int8,
+    OUT rows_total pg_catalog.int8,
+    OUT started pg_catalog.timestamptz)
+RETURNS SETOF pg_catalog.record
+AS 'MODULE_PATHNAME', 'qwen3dm_stat_progress'
+LANGUAGE C VOLATILE STRICT PARALLEL SAFE ROWS 1;
+
+CREATE VIEW @extschema@.qwen_stat_progress_tasks AS
+    SELECT s.pid, pg_catalog.pg_get_userbyid(s.usesysid) AS usename, s.task, s.command, s.phase,
+           s.rows_done, s.rows_total, s.started
+    FROM @extschema@.qwen3dm_stat_progress() AS s;
+
+COMMENT ON VIEW @extschema@.qwen_stat_progress_tasks
+IS 'how far qwen_task_learn and qwen_task_certify are in this database: one''s own, or all for members of pg_read_all_stats';
+
+GRANT SELECT ON @extschema@.qwen_stat_progress_tasks TO PUBLIC;
 
 CREATE FUNCTION @extschema@.qwen3dm_stat_decisions(
     OUT datid pg_catalog.oid,
@@ -1420,7 +1446,8 @@ BEGIN ATOMIC
                                    'qwen3dm_stat_activity', 'qwen3dm_accounts',
                                    'qwen3dm_functions', 'qwen3dm_change_grants', 'qwen_grant',
                                    'qwen_revoke', 'qwen3dm_check_task', 'qwen3dm_task_changed',
-                                   'qwen3dm_features_changed', 'qwen3dm_stat_decisions')
+                                   'qwen3dm_features_changed', 'qwen3dm_stat_decisions',
+                                   'qwen3dm_stat_progress')
                 THEN 'free'
                 WHEN p.proname IN ('qwen_pin_prefix', 'qwen_unpin_prefixes', 'qwen_stat_reset',
                                    'qwen_task_create', 'qwen_task_alter', 'qwen_task_drop',

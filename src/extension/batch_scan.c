@@ -706,6 +706,9 @@ add_counters(Counters *to, const Counters *c)
 	to->tally.cached_tokens += c->tally.cached_tokens;
 	to->tally.output_tokens += c->tally.output_tokens;
 	to->tally.deduplicated += c->tally.deduplicated;
+	to->tally.efficient += c->tally.efficient;
+	to->tally.precise += c->tally.precise;
+	to->tally.escalated += c->tally.escalated;
 }
 
 static Counters
@@ -789,6 +792,11 @@ explain_counters(const Counters *c, ExplainState *es)
 		    psprintf(INT64_FORMAT " prompt, " INT64_FORMAT " cached, " INT64_FORMAT " output",
 		             c->tally.prompt_tokens, c->tally.cached_tokens, c->tally.output_tokens),
 		    es);
+		ExplainPropertyText("Modes",
+		                    psprintf(INT64_FORMAT " efficient, " INT64_FORMAT
+		                                          " precise, " INT64_FORMAT " escalated",
+		                             c->tally.efficient, c->tally.precise, c->tally.escalated),
+		                    es);
 		return;
 	}
 	ExplainPropertyInteger("Batches", NULL, c->batches, es);
@@ -798,6 +806,9 @@ explain_counters(const Counters *c, ExplainState *es)
 	ExplainPropertyInteger("Prompt Tokens", NULL, c->tally.prompt_tokens, es);
 	ExplainPropertyInteger("Cached Tokens", NULL, c->tally.cached_tokens, es);
 	ExplainPropertyInteger("Output Tokens", NULL, c->tally.output_tokens, es);
+	ExplainPropertyInteger("Efficient Answers", NULL, c->tally.efficient, es);
+	ExplainPropertyInteger("Precise Answers", NULL, c->tally.precise, es);
+	ExplainPropertyInteger("Escalated Answers", NULL, c->tally.escalated, es);
 }
 
 static void

@@ -52,11 +52,13 @@ static Qwen3dmRequest *
 submit_bytes(const Qwen3dmOptions *options, q3p_bytes prompt)
 {
 	q3p_request message;
+	Qwen3dmDecision decision;
 
 	if (options->before.len > 0)
 		prompt = join(options->before, prompt);
 	message = qwen3dm_request_for(options, prompt);
-	return qwen3dm_submit(&message, &options->lists);
+	qwen3dm_decide(options, &message, &decision);
+	return qwen3dm_submit_decided(&message, &options->lists, &decision);
 }
 
 Qwen3dmRequest *
@@ -250,6 +252,9 @@ add_to_tally(Qwen3dmTally *tally, const q3p_result *result)
 	tally->cached_tokens += result->cached_tokens;
 	tally->output_tokens += result->output_tokens;
 	tally->deduplicated += result->deduplicated;
+	tally->efficient += result->mode == Q3P_EFFICIENT;
+	tally->precise += result->mode == Q3P_PRECISE;
+	tally->escalated += result->escalated;
 }
 
 /* Waits for the call's requests; false: one of them has no result, the call's failure says why. */

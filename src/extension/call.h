@@ -18,6 +18,8 @@ typedef struct Qwen3dmTally
 {
 	int64 prompt_tokens, cached_tokens, output_tokens;
 	int64 deduplicated;
+	int64 efficient, precise; /* answered in this mode */
+	int64 escalated;          /* of those in precise, after an efficient answer */
 } Qwen3dmTally;
 
 typedef struct Qwen3dmFunction

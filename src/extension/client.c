@@ -56,6 +56,17 @@ forget_abandoned(Qwen3dmRequest *r)
 	MemoryContextDelete(r->context);
 }
 
+static void
+count_request(Qwen3dmRequest *r, const q3p_header *header, const char *payload)
+{
+	q3p_result result;
+
+	qwen3dm_account_answer(&r->payer, header, payload);
+	if (r->decision.watched && header->type == Q3P_RESULT &&
+	    q3p_result_decode(payload, header->length, &result))
+		qwen3dm_note_answer(&r->decision, r->alone, &result);
+}
+
 /* Whoever waits for the answer or not, it is counted. */
 static void
 count_answer(const q3p_header *header, const char *payload)
@@ -68,11 +79,11 @@ count_answer(const q3p_header *header, const char *payload)
 	if (r != NULL && !r->counted)
 	{
 		r->counted = true;
-		qwen3dm_account_answer(&r->payer, header, payload);
+		count_request(r, header, payload);
 	}
 	else if (r == NULL && (r = find_request(&abandoned, header->id)) != NULL)
 	{
-		qwen3dm_account_answer(&r->payer, header, payload);
+		count_request(r, header, payload);
 		forget_abandoned(r);
 	}
 }
@@ -147,19 +158,26 @@ lose_connection(Qwen3dmService service, bool engine_gone)
 	}
 }
 
-static bool
-anything_under_way(Qwen3dmService service)
+/* The first request that is not answered; NULL: none is. */
+static Qwen3dmRequest *
+first_under_way(Qwen3dmService service)
 {
 	dlist_iter i;
 
 	dlist_foreach(i, &requests)
 	{
-		const Qwen3dmRequest *r = dlist_container(Qwen3dmRequest, node, i.cur);
+		Qwen3dmRequest *r = dlist_container(Qwen3dmRequest, node, i.cur);
 
 		if (r->service == service && !r->done)
-			return true;
+			return r;
 	}
-	return false;
+	return NULL;
+}
+
+static bool
+anything_under_way(Qwen3dmService service)
+{
+	return first_under_way(service) != NULL;
 }
 
 static bool
@@ -317,10 +335,30 @@ send_request(Qwen3dmRequest *r)
 		lose_connection(r->service, true);
 }
 
+/* Whether it has the engine to itself, as far as this backend is concerned; from now on another one
+ * has not. */
+static bool
+begins_alone(Qwen3dmService service)
+{
+	Qwen3dmRequest *other = first_under_way(service);
+
+	if (other != NULL)
+		other->alone = false;
+	return other == NULL;
+}
+
 Qwen3dmRequest *
 qwen3dm_submit(const q3p_request *message, const q3p_lists *lists)
 {
+	return qwen3dm_submit_decided(message, lists, NULL);
+}
+
+Qwen3dmRequest *
+qwen3dm_submit_decided(const q3p_request *message, const q3p_lists *lists,
+                       const Qwen3dmDecision *decision)
+{
 	Qwen3dmService service = qwen3dm_service_for(message);
+	bool alone;
 	Qwen3dmRequest *r;
 	q3p_request opened = *message;
 	Qwen3dmPayer payer;
@@ -334,8 +372,12 @@ qwen3dm_submit(const q3p_request *message, const q3p_lists *lists)
 		                       Q3P_MAX_FRAME / (1024 * 1024))));
 	init_client();
 	ensure_connection(service);
+	alone = begins_alone(service);
 	r = new_request(service);
+	r->alone = alone;
 	r->payer = payer;
+	if (decision != NULL)
+		r->decision = *decision;
 	q3p_request_encode(r->id, &opened, lists, qwen3dm_connection_append(service, size), size);
 	send_request(r);
 	return r;

@@ -16,6 +16,7 @@
 #include "nodes/pg_list.h"
 
 #include "extension/accounts.h"
+#include "extension/decide.h"
 #include "extension/failure.h"
 #include "extension/service.h"
 #include "protocol/protocol.h"
@@ -31,7 +32,9 @@ typedef struct Qwen3dmRequest
 	Qwen3dmPayer payer;
 	bool activity; /* a question about the engine's requests, not a request */
 	bool counted;  /* in the payer's account */
-	bool done;     /* one of the three below is the answer */
+	bool alone;    /* so far no other request was under way with it */
+	Qwen3dmDecision decision;
+	bool done; /* one of the three below is the answer */
 	Qwen3dmFailure failure;
 	q3p_result result;   /* its bytes live as long as the request */
 	const char *payload; /* activity: for q3p_activity_get() */
@@ -44,6 +47,9 @@ typedef struct Qwen3dmRequest
  * to answer anything; what becomes of this request is told by waiting for it.
  */
 extern Qwen3dmRequest *qwen3dm_submit(const q3p_request *message, const q3p_lists *lists);
+/* The same, of which the mode was decided. */
+extern Qwen3dmRequest *qwen3dm_submit_decided(const q3p_request *message, const q3p_lists *lists,
+                                              const Qwen3dmDecision *decision);
 /* So much waits to be sent that submitting more would only fill memory. */
 extern bool qwen3dm_is_congested(void);
 

@@ -44,6 +44,8 @@ enum
 	CLASSIFY_VALUE,
 	CLASSIFY_PROBABILITY,
 	CLASSIFY_MARGIN,
+	CLASSIFY_OFF_LABEL,
+	CLASSIFY_ALARM,
 	CLASSIFY_THINKING,
 	CLASSIFY_MODE,
 	CLASSIFY_REASON,
@@ -73,7 +75,7 @@ typedef struct Row
 } Row;
 
 /* Fills the row for a finished request; false with *failure when its answer is none. */
-typedef bool (*FillRow)(const Qwen3dmOptions *options, const q3p_result *result, Row *row,
+typedef bool (*FillRow)(const Qwen3dmOptions *options, const Qwen3dmRequest *request, Row *row,
                         Qwen3dmFailure *failure);
 
 static void
@@ -116,27 +118,30 @@ set_written(Row *row, int column, q3p_bytes utf8, Qwen3dmFailure *failure)
 }
 
 static void
-set_mode(Row *row, int mode, int reason, const Qwen3dmOptions *options, const q3p_result *result)
+set_mode(Row *row, int mode, int reason, const Qwen3dmRequest *request)
 {
+	const q3p_result *result = &request->result;
+
 	set_text(row, mode, cstring_to_text(q3p_mode_name(result->mode)));
-	/* The engine cannot tell a mode that the call names from one that the session is set to. */
-	if (options->mode_reason != NULL && !result->escalated)
-		set_text(row, reason, cstring_to_text(options->mode_reason));
+	/* The engine knows why it escalates, and not why it was given a mode. */
+	if (request->decision.reason != NULL && !result->escalated)
+		set_text(row, reason, cstring_to_text(request->decision.reason));
 	else
 		set_bytes(row, reason, result->reason);
 }
 
 /* All columns but value are set, too, when the answer is cut short under a schema. */
 static bool
-fill_infer(const Qwen3dmOptions *options, const q3p_result *result, Row *row,
+fill_infer(const Qwen3dmOptions *options, const Qwen3dmRequest *request, Row *row,
            Qwen3dmFailure *failure)
 {
+	const q3p_result *result = &request->result;
 	bool whole = qwen3dm_is_whole(options, result, failure);
 
 	if ((whole && !set_written(row, INFER_VALUE, result->value, failure)) ||
 	    !set_written(row, INFER_THINKING, result->thinking, failure))
 		return false;
-	set_mode(row, INFER_MODE, INFER_REASON, options, result);
+	set_mode(row, INFER_MODE, INFER_REASON, request);
 	set_float(row, INFER_CONFIDENCE, result->confidence);
 	set_int(row, INFER_PROMPT_TOKENS, result->prompt_tokens);
 	set_int(row, INFER_CACHED_TOKENS, result->cached_tokens);
@@ -150,9 +155,11 @@ fill_infer(const Qwen3dmOptions *options, const q3p_result *result, Row *row,
 }
 
 static bool
-fill_classify(const Qwen3dmOptions *options, const q3p_result *result, Row *row,
+fill_classify(const Qwen3dmOptions *options, const Qwen3dmRequest *request, Row *row,
               Qwen3dmFailure *failure)
 {
+	const q3p_result *result = &request->result;
+	double limit = request->decision.off_label_limit;
 	bool isnull;
 	double *probs = qwen3dm_probabilities(options, result, failure);
 	double best = 0;
@@ -168,7 +175,10 @@ fill_classify(const Qwen3dmOptions *options, const q3p_result *result, Row *row,
 	row->nulls[CLASSIFY_VALUE] = false;
 	set_float(row, CLASSIFY_PROBABILITY, best);
 	set_float(row, CLASSIFY_MARGIN, result->margin);
-	set_mode(row, CLASSIFY_MODE, CLASSIFY_REASON, options, result);
+	set_float(row, CLASSIFY_OFF_LABEL, result->off_label);
+	row->nulls[CLASSIFY_ALARM] = !(limit > 0) || isnan(result->off_label);
+	row->values[CLASSIFY_ALARM] = BoolGetDatum(result->off_label > limit);
+	set_mode(row, CLASSIFY_MODE, CLASSIFY_REASON, request);
 	row->nulls[CLASSIFY_ESCALATED] = false;
 	row->values[CLASSIFY_ESCALATED] = BoolGetDatum(result->escalated);
 	set_int(row, CLASSIFY_PROMPT_TOKENS, result->prompt_tokens);
@@ -211,7 +221,7 @@ ask(FunctionCallInfo fcinfo, Qwen3dmOptions *options, TupleDesc tupdesc, int err
 		if (r->failure.sqlstate != 0)
 			failure = r->failure;
 		else
-			good = fill(options, &r->result, &row, &failure);
+			good = fill(options, r, &row, &failure);
 	}
 	if (!good)
 	{

@@ -243,9 +243,12 @@ qwen3dm_default_max_tokens(void)
 }
 
 static void
-thinking_option(FunctionCallInfo fcinfo, int n, q3p_request *r)
+thinking_option(FunctionCallInfo fcinfo, int n, Qwen3dmOptions *options)
 {
-	if (!PG_ARGISNULL(n))
+	q3p_request *r = &options->request;
+
+	options->thinking_given = !PG_ARGISNULL(n);
+	if (options->thinking_given)
 		r->thinking = PG_GETARG_BOOL(n);
 	if (r->thinking && r->mode == Q3P_EFFICIENT)
 		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -267,7 +270,7 @@ qwen3dm_thinking_budget_option(FunctionCallInfo fcinfo, int n, Qwen3dmOptions *o
 void
 qwen3dm_thinking_options(FunctionCallInfo fcinfo, int n, Qwen3dmOptions *options)
 {
-	thinking_option(fcinfo, n, &options->request);
+	thinking_option(fcinfo, n, options);
 	qwen3dm_thinking_budget_option(fcinfo, n + 1, options);
 }
 
@@ -293,7 +296,7 @@ qwen3dm_generation_options(FunctionCallInfo fcinfo, int first, q3p_kind kind,
 	}
 	if (!PG_ARGISNULL(first + ARG_STOP))
 		stop_option(PG_GETARG_ARRAYTYPE_P(first + ARG_STOP), options);
-	thinking_option(fcinfo, first + ARG_THINKING, r);
+	thinking_option(fcinfo, first + ARG_THINKING, options);
 	if (!PG_ARGISNULL(first + ARG_SYSTEM))
 		r->system = utf8_option(PG_GETARG_DATUM(first + ARG_SYSTEM));
 }

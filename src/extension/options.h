@@ -23,6 +23,8 @@ typedef struct Qwen3dmOptions
 	double threshold; /* of qwen_filter */
 	Oid enum_type;    /* of which the value is; of qwen_classify */
 	bool calibrate;
+	bool thinking_given; /* request.thinking is what the call says */
+	bool same_mode;      /* answers are compared with each other: auto is one mode for all */
 	const char *neutral; /* see calibrate.h */
 	Size neutral_len;
 	bool null_on_error;

@@ -70,6 +70,7 @@ parse_rerank(FunctionCallInfo fcinfo, Qwen3dmOptions *options)
 		return false;
 	options->request.system = (q3p_bytes){SYSTEM, strlen(SYSTEM)};
 	options->request.thinking = false;
+	options->same_mode = true;
 	options->before = before_document(fcinfo);
 	options->lists.labels = answers;
 	options->request.n_labels = lengthof(answers);

@@ -15,6 +15,7 @@
 
 #include "extension/accounts.h"
 #include "extension/module.h"
+#include "extension/outcomes.h"
 #include "extension/shmem.h"
 
 Qwen3dmShared *qwen3dm_shared = NULL;
@@ -30,6 +31,7 @@ reserve_shmem(void)
 	RequestAddinShmemSpace(MAXALIGN(sizeof(Qwen3dmShared)));
 	RequestNamedLWLockTranche("qwen3dm", 1);
 	qwen3dm_accounts_reserve();
+	qwen3dm_outcomes_reserve();
 }
 
 #if PG_VERSION_NUM >= 150000
@@ -69,6 +71,7 @@ shmem_startup(void)
 		}
 	}
 	qwen3dm_accounts_init();
+	qwen3dm_outcomes_init();
 	LWLockRelease(AddinShmemInitLock);
 }
 
@@ -111,6 +114,21 @@ qwen3dm_state(Qwen3dmService service)
 	state = qwen3dm_shared->boards[service].status.state;
 	LWLockRelease(qwen3dm_shared->lock);
 	return state;
+}
+
+void
+qwen3dm_model_digest(Qwen3dmService service, char digest[QWEN3DM_DIGEST_SIZE])
+{
+	const Qwen3dmStatus *status;
+
+	digest[0] = '\0';
+	if (qwen3dm_shared == NULL)
+		return;
+	LWLockAcquire(qwen3dm_shared->lock, LW_SHARED);
+	status = &qwen3dm_shared->boards[service].status;
+	if (status->state == QWEN3DM_READY)
+		strlcpy(digest, status->digest, QWEN3DM_DIGEST_SIZE);
+	LWLockRelease(qwen3dm_shared->lock);
 }
 
 void

@@ -10,6 +10,8 @@
 
 #include "extension/service.h"
 
+#define QWEN3DM_DIGEST_SIZE 80
+
 typedef enum Qwen3dmState
 {
 	QWEN3DM_NOT_LOADED,  /* the library is not preloaded: there is no shared memory */
@@ -74,7 +76,7 @@ typedef struct Qwen3dmStatus
 	char name[128];
 	char architecture[64];
 	char weight_type[32];
-	char digest[80];
+	char digest[QWEN3DM_DIGEST_SIZE];
 	char device[64];
 	char device_reason[256];
 	char isa[64];
@@ -92,7 +94,7 @@ typedef struct Qwen3dmLoadedFile
 	uint64 device, inode;
 	int64 size;
 	int64 mtime_s, mtime_ns;
-	char digest[80]; /* empty: none yet */
+	char digest[QWEN3DM_DIGEST_SIZE]; /* empty: none yet */
 } Qwen3dmLoadedFile;
 
 /* The part of one service's worker. */
@@ -116,6 +118,8 @@ extern void qwen3dm_request_shmem(void); /* in _PG_init */
 
 extern void qwen3dm_status_read(Qwen3dmService service, Qwen3dmStatus *status);
 extern Qwen3dmState qwen3dm_state(Qwen3dmService service);
+/* Of the model that is loaded; empty: none is. */
+extern void qwen3dm_model_digest(Qwen3dmService service, char digest[QWEN3DM_DIGEST_SIZE]);
 extern void qwen3dm_status_publish(const Qwen3dmStatus *status); /* its service's worker only */
 extern const char *qwen3dm_state_name(Qwen3dmState state);
 

@@ -47,6 +47,7 @@ start_stream(FunctionCallInfo fcinfo, MemoryContext context)
 	Qwen3dmFailure failure;
 	q3p_bytes prompt;
 	q3p_request message;
+	Qwen3dmDecision decision;
 
 	qwen3dm_infer_options(fcinfo, Q3P_STREAM, options);
 	state->at_end.func = stop_stream;
@@ -63,7 +64,8 @@ start_stream(FunctionCallInfo fcinfo, MemoryContext context)
 		return state;
 	}
 	message = qwen3dm_request_for(options, prompt);
-	state->id = qwen3dm_submit(&message, &options->lists)->id;
+	qwen3dm_decide(options, &message, &decision);
+	state->id = qwen3dm_submit_decided(&message, &options->lists, &decision)->id;
 	return state;
 }
 

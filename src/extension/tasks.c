@@ -6,20 +6,27 @@
  * statement, user and snapshot stay the same: in each of them a task is read once, however many
  * rows ask with it. Two things can make a difference all the same: the abort of a subtransaction
  * that had changed the task, after which nothing is kept, and policies of row security, which may
- * depend on anything, so that tasks under row security are read for every row. Runs in the backend
- * and in parallel workers; the kept rows live in a context of ours.
+ * depend on anything, so that tasks under row security are read for every row. The evidence of a
+ * task is read when it is first asked for, and kept with it. Runs in the backend and in parallel
+ * workers; the kept rows live in a context of ours.
  */
 #include "postgres.h"
 
+#include <math.h>
+
 #include "access/htup_details.h"
 #include "access/xact.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_class.h"
 #include "catalog/pg_type.h"
 #include "commands/trigger.h"
 #include "executor/spi.h"
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
+#include "utils/acl.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/plancache.h"
 #include "utils/rel.h"
@@ -28,6 +35,7 @@
 
 #include "extension/encoding.h"
 #include "extension/labels.h"
+#include "extension/module.h"
 #include "extension/options.h"
 #include "extension/tasks.h"
 
@@ -96,6 +104,7 @@ stamp_now(void)
 	return stamp;
 }
 
+/* Of the row that SPI has found. */
 static Datum
 column(int number, bool *isnull)
 {
@@ -153,8 +162,9 @@ make_task(const char *name)
 	task->thinking = scalar_column(COL_THINKING);
 	task->thinking_budget = scalar_column(COL_THINKING_BUDGET);
 	task->max_tokens = scalar_column(COL_MAX_TOKENS);
-	task->agreement_target = DatumGetFloat8(scalar_column(COL_AGREEMENT_TARGET).value);
+	task->agreement_target = scalar_column(COL_AGREEMENT_TARGET);
 	task->latency_target = scalar_column(COL_LATENCY_TARGET);
+	task->context = CurrentMemoryContext;
 	return task;
 }
 
@@ -172,28 +182,35 @@ depends_on_row_security(SPIPlanPtr plan)
 	return ((CachedPlanSource *) linitial(SPI_plan_get_plan_sources(plan)))->dependsOnRLS;
 }
 
+/* Runs a query about the task of this name; its plan is kept in *plan. SPI is connected. */
+static void
+query_by_name(SPIPlanPtr *plan, const char *query, const char *name, long limit)
+{
+	Oid type = TEXTOID;
+	Datum argument = CStringGetTextDatum(name);
+
+	if (*plan == NULL)
+	{
+		SPIPlanPtr new_plan = SPI_prepare(query, 1, &type);
+
+		if (new_plan == NULL || SPI_keepplan(new_plan) != 0)
+			elog(ERROR, "could not prepare the query for tasks");
+		*plan = new_plan;
+	}
+	if (SPI_execute_plan(*plan, &argument, NULL, true, limit) != SPI_OK_SELECT)
+		elog(ERROR, "could not read tasks");
+}
+
 /* Among the kept ones, unless row security decides who sees it. NULL: there is none. */
 static Qwen3dmTask *
 read_task(const char *name)
 {
 	static SPIPlanPtr plan = NULL;
-	Oid type = TEXTOID;
-	Datum argument;
 	Qwen3dmTask *task = NULL;
 	MemoryContext caller = CurrentMemoryContext, old;
 
 	SPI_connect();
-	if (plan == NULL)
-	{
-		SPIPlanPtr new_plan = SPI_prepare(find_query, 1, &type);
-
-		if (new_plan == NULL || SPI_keepplan(new_plan) != 0)
-			elog(ERROR, "could not prepare the query for tasks");
-		plan = new_plan;
-	}
-	argument = CStringGetTextDatum(name);
-	if (SPI_execute_plan(plan, &argument, NULL, true, 1) != SPI_OK_SELECT)
-		elog(ERROR, "could not read tasks");
+	query_by_name(&plan, find_query, name, 1);
 	if (SPI_processed > 0)
 	{
 		bool keep = !depends_on_row_security(plan);
@@ -215,7 +232,7 @@ no_such_task(const char *name)
 }
 
 const Qwen3dmTask *
-qwen3dm_task(const char *name)
+qwen3dm_find_task(const char *name)
 {
 	Stamp stamp = stamp_now();
 	Qwen3dmTask *task;
@@ -239,10 +256,240 @@ qwen3dm_task(const char *name)
 		if (strcmp(task->name, name) == 0)
 			return task;
 	}
-	task = read_task(name);
+	return read_task(name);
+}
+
+const Qwen3dmTask *
+qwen3dm_task(const char *name)
+{
+	const Qwen3dmTask *task = qwen3dm_find_task(name);
+
 	if (task == NULL)
 		no_such_task(name);
 	return task;
+}
+
+double
+qwen3dm_agreement_target_of(const Qwen3dmTask *task)
+{
+	return task->agreement_target.isnull ? qwen3dm_agreement_target
+	                                     : DatumGetFloat8(task->agreement_target.value);
+}
+
+double
+qwen3dm_latency_target_of(const Qwen3dmTask *task)
+{
+	return task->latency_target.isnull ? qwen3dm_latency_target
+	                                   : DatumGetFloat8(task->latency_target.value);
+}
+
+/* ---------------------------------------------------------------------------------------------
+ * Evidence
+ * --------------------------------------------------------------------------------------------- */
+
+static const char evidence_query[] =
+    "SELECT model_digest, question, standing, reference, target, learned_rows, agreement, "
+    "threshold, expected_agreement, off_label_limit, escalated, efficient_ms, precise_ms, "
+    "thinking_ms, labelled_rows, "
+    "thinking_gained, thinking_lost, efficient_accuracy, precise_accuracy, thinking_accuracy, "
+    "attempts, certified_rows, certified_agreed, rows_needed, shadow_reference, learned_at, "
+    "certified_at, live "
+    "FROM " QWEN3DM_SCHEMA ".task_evidence WHERE task OPERATOR(pg_catalog.=) $1";
+
+static const char *const standings[] = {[Q3_STANDING_NONE] = "not learned",
+                                        [Q3_STANDING_UNCERTIFIED] = "uncertified",
+                                        [Q3_STANDING_REFUTED] = "refuted",
+                                        [Q3_STANDING_CERTIFIED] = "certified",
+                                        [Q3_STANDING_DRIFTED] = "drifted"};
+
+const char *
+qwen3dm_standing_name(int32 standing)
+{
+	return standing >= 0 && standing < lengthof(standings) ? standings[standing] : "void";
+}
+
+static int32
+standing_of(const char *name)
+{
+	for (int32 i = 0; i < lengthof(standings); i++)
+	{
+		if (strcmp(standings[i], name) == 0)
+			return i;
+	}
+	return Q3_STANDING_NONE;
+}
+
+/* The columns of a row of evidence, from left to right. */
+typedef struct Reader
+{
+	uint64 row;
+	int next;
+} Reader;
+
+static Datum
+next_column(Reader *r, bool *isnull)
+{
+	return SPI_getbinval(SPI_tuptable->vals[r->row], SPI_tuptable->tupdesc, ++r->next, isnull);
+}
+
+static char *
+next_text(Reader *r)
+{
+	bool isnull;
+	Datum value = next_column(r, &isnull);
+
+	return isnull ? NULL : TextDatumGetCString(value);
+}
+
+static double
+next_float(Reader *r, double otherwise)
+{
+	bool isnull;
+	Datum value = next_column(r, &isnull);
+
+	return isnull ? otherwise : DatumGetFloat8(value);
+}
+
+static int64
+next_int(Reader *r)
+{
+	bool isnull;
+	Datum value = next_column(r, &isnull);
+
+	return isnull ? 0 : DatumGetInt64(value);
+}
+
+static void
+next_bytes(Reader *r, char **data, Size *len)
+{
+	bool isnull;
+	Datum value = next_column(r, &isnull);
+	bytea *b;
+
+	if (isnull)
+		return;
+	b = DatumGetByteaPCopy(value);
+	*data = VARDATA(b);
+	*len = VARSIZE(b) - VARHDRSZ;
+}
+
+/* A row that SPI has found, in the current context. */
+static Qwen3dmEvidence *
+make_evidence(uint64 row)
+{
+	Qwen3dmEvidence *e = palloc0(sizeof(Qwen3dmEvidence));
+	Reader r = {row, 0};
+	bool isnull;
+
+	e->digest = next_text(&r);
+	e->question = (uint64) next_int(&r);
+	e->standing = standing_of(next_text(&r));
+	e->reference_thinks = strcmp(next_text(&r), "thinking") == 0;
+	e->target = next_float(&r, 0);
+	e->learned_rows = next_int(&r);
+	e->agreement = next_float(&r, 0);
+	e->threshold = next_float(&r, NAN);
+	e->has_threshold = !isnan(e->threshold);
+	e->expected_agreement = next_float(&r, 0);
+	e->off_label_limit = next_float(&r, 0);
+	e->escalated = next_float(&r, 0);
+	e->efficient_ms = next_float(&r, 0);
+	e->precise_ms = next_float(&r, 0);
+	e->thinking_ms = next_float(&r, 0);
+	e->record.rows = next_int(&r);
+	e->record.gained = next_int(&r);
+	e->record.lost = next_int(&r);
+	e->efficient_accuracy = next_float(&r, NAN);
+	e->precise_accuracy = next_float(&r, NAN);
+	e->thinking_accuracy = next_float(&r, NAN);
+	e->attempts = DatumGetInt32(next_column(&r, &isnull));
+	e->certified_rows = next_int(&r);
+	e->certified_agreed = next_int(&r);
+	e->rows_needed = next_int(&r);
+	e->shadow_reference = next_float(&r, 0);
+	e->learned_at = next_int(&r); /* a timestamp is such a number, too */
+	e->certified_at = next_int(&r);
+	next_bytes(&r, &e->saved, &e->saved_len);
+	return e;
+}
+
+/* Without it, a role that was given tasks alone could not use them. */
+static bool
+may_read_evidence(void)
+{
+	Oid schema = get_namespace_oid(QWEN3DM_SCHEMA, true);
+	Oid table = OidIsValid(schema) ? get_relname_relid("task_evidence", schema) : InvalidOid;
+
+	return OidIsValid(table) && pg_class_aclcheck(table, GetUserId(), ACL_SELECT) == ACLCHECK_OK;
+}
+
+/* *keep: it is the same for all rows of the statement. */
+static List *
+read_evidence(const Qwen3dmTask *task, bool *keep)
+{
+	static SPIPlanPtr plan = NULL;
+	MemoryContext caller = CurrentMemoryContext;
+	List *found = NIL;
+
+	*keep = true;
+	if (!may_read_evidence())
+		return NIL;
+	SPI_connect();
+	query_by_name(&plan, evidence_query, task->name, 0);
+	*keep = !depends_on_row_security(plan);
+	for (uint64 i = 0; i < SPI_processed; i++)
+	{
+		MemoryContext old = MemoryContextSwitchTo(*keep ? task->context : caller);
+
+		found = lappend(found, make_evidence(i));
+		MemoryContextSwitchTo(old);
+	}
+	SPI_finish();
+	return found;
+}
+
+static List *
+evidence_of(const Qwen3dmTask *task)
+{
+	/* A note beside what the caller may not change. */
+	Qwen3dmTask *kept_task = (Qwen3dmTask *) task;
+
+	if (!task->evidence_read)
+		kept_task->evidence = read_evidence(task, &kept_task->evidence_read);
+	return task->evidence;
+}
+
+const Qwen3dmEvidence *
+qwen3dm_evidence(const Qwen3dmTask *task, const char *digest, uint64 question, bool *other)
+{
+	ListCell *lc;
+
+	*other = false;
+	foreach (lc, evidence_of(task))
+	{
+		const Qwen3dmEvidence *e = lfirst(lc);
+
+		if (e->question == question && strcmp(e->digest, digest) == 0)
+			return e;
+		/* What was only used has taught nothing. */
+		*other = *other || e->learned_rows > 0;
+	}
+	return NULL;
+}
+
+bool
+qwen3dm_is_certified(const Qwen3dmTask *task, const char *digest)
+{
+	ListCell *lc;
+
+	foreach (lc, evidence_of(task))
+	{
+		const Qwen3dmEvidence *e = lfirst(lc);
+
+		if (e->standing == Q3_STANDING_CERTIFIED && strcmp(e->digest, digest) == 0)
+			return true;
+	}
+	return false;
 }
 
 /* ---------------------------------------------------------------------------------------------

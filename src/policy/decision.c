@@ -6,7 +6,6 @@
 #include <math.h>
 #include <stdio.h>
 
-#define COSTS_TOO_MUCH 0.9
 #define FEW_THINKING_ROWS 30
 
 bool
@@ -99,7 +98,7 @@ q3_decide(const q3_decision_input *in)
 		return fixed(last_tier(in), why_not_certified(in->standing));
 	if (in->pressure >= Q3_PRESSURE_LEAN)
 		return cascade(in, fmin(in->certified_threshold, in->threshold), Q3_REASON_PRESSURE);
-	if (q3_cascade_cost(in) >= COSTS_TOO_MUCH)
+	if (q3_cascade_cost(in) >= Q3_COSTS_TOO_MUCH)
 		return fixed(last_tier(in), Q3_REASON_UNPROFITABLE);
 	return cascade(in, in->threshold, in->threshold > 0 ? Q3_REASON_CASCADE : Q3_REASON_CERTIFIED);
 }

@@ -25,6 +25,9 @@
 
 #include "policy/latency.h"
 
+/* Efficient run and escalations, precise being 1: from here on a cascade does not pay. */
+#define Q3_COSTS_TOO_MUCH 0.9
+
 typedef enum q3_policy
 {
 	Q3_POLICY_AUTO = 0,
