@@ -12,7 +12,8 @@
 #   make neon-tests                          the kernels for ARM, cross-compiled and under qemu-user; TESTS="..."
 #   make bench                               speed beside llama.cpp's on Qwen3's shapes; BENCH=quick: some of it;
 #                                            BENCH=rows: many rows through SQL, beside llama.cpp's server;
-#                                            BENCH=surface: labels, extraction, vectors, triggers
+#                                            BENCH=surface: labels, extraction, vectors, triggers;
+#                                            BENCH=modes: mode auto beside the fixed ones
 #   make eval                                accuracy and speed of the modes on the three jobs' rows;
 #                                            EVAL_SEED, EVAL_ROWS, EVAL_MODEL
 #   make quality                             how far mode efficient is from mode precise on SmolLM2

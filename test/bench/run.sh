@@ -3,7 +3,8 @@
 # quality.py with a Python that has what they need, and those that ask through SQL with throw-away clusters.
 #
 #   run.sh bench [ENGINE]     BENCH=quick, BENCH_ROUNDS, BENCH_SIZES, QWEN3DM_BENCH_PYTHON: see bench.py;
-#                             BENCH=rows, BENCH=surface: see rows.py, surface.py
+#                             BENCH=rows, BENCH=surface, BENCH=modes: see rows.py, surface.py, modes.py
+#                             (MODES_ROWS, MODES_SEED, MODES_ONLY)
 #   run.sh eval [ENGINE]      EVAL_SEED (7), EVAL_ROWS (2000), EVAL_MODEL=FILE: see evaluate_jobs.py
 #   run.sh quality [ENGINE]   QUALITY_MODEL=FILE: another model than SmolLM2; it must be there already
 set -eu
@@ -64,11 +65,29 @@ evaluation()
 		--rows "${EVAL_ROWS:-2000}" --json "build/eval/seed-${EVAL_SEED:-7}.json"
 }
 
+# Mode auto beside the fixed ones.
+modes()
+{
+	local model demo
+	installation
+	model=$(q3_reachable test/models/three-jobs-bf16.gguf)
+	demo=$(q3_reachable "$(test/setup/demo.sh model)")
+	q3_cluster_start eval <<-END
+		shared_preload_libraries = 'qwen3dm'
+		qwen3dm.model = '$model'
+		qwen3dm.kv_cache_size = '2GB'
+	END
+	mkdir -p build/bench
+	"$Q3_PYTHON" test/bench/modes.py --bin "$(q3_bindir)" --socket "$Q3_SOCKET" --jobs-model "$model" --demo-model "$demo" \
+		--rows "${MODES_ROWS:-10000}" --seed "${MODES_SEED:-11}" --only "${MODES_ONLY:-}" --json build/bench/modes.json
+}
+
 engine=$Q3_TOP/${2:-qwen3dm-engine}
 q3_venv numpy gguf
 case ${1:-}:${BENCH:-} in
 	bench:rows) on_clusters rows.py ;;
 	bench:surface) on_clusters surface.py ;;
+	bench:modes) modes ;;
 	eval:*) evaluation ;;
 	bench:*) exec "$Q3_PYTHON" test/bench/bench.py "$engine" build/bench/peaks build/bench ;;
 	quality:*)
