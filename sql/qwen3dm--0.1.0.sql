@@ -929,6 +929,22 @@ INSERT INTO qwen3dm.policy_defaults VALUES
     ('max_rarity', 0.6, '0 to 1: inputs of rarer words go to mode precise'),
     ('min_similarity', 0.5, '0 to 1: from this similarity on a task suggests its mode');
 
+-- A dump has the rows that CREATE EXTENSION has made before it is restored.
+CREATE FUNCTION @extschema@.qwen3dm_set_default()
+RETURNS pg_catalog.trigger
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    UPDATE qwen3dm.policy_defaults SET value = NEW.value, description = NEW.description
+    WHERE name = NEW.name;
+    RETURN CASE WHEN FOUND THEN NULL ELSE NEW END;
+END
+$$;
+
+CREATE TRIGGER qwen3dm_set_default BEFORE INSERT ON qwen3dm.policy_defaults
+FOR EACH ROW EXECUTE FUNCTION @extschema@.qwen3dm_set_default();
+
 SELECT pg_catalog.pg_extension_config_dump('qwen3dm.task_features', '');
 SELECT pg_catalog.pg_extension_config_dump('qwen3dm.term_counts', '');
 SELECT pg_catalog.pg_extension_config_dump('qwen3dm.task_evidence', '');
@@ -1447,7 +1463,7 @@ BEGIN ATOMIC
                                    'qwen3dm_functions', 'qwen3dm_change_grants', 'qwen_grant',
                                    'qwen_revoke', 'qwen3dm_check_task', 'qwen3dm_task_changed',
                                    'qwen3dm_features_changed', 'qwen3dm_stat_decisions',
-                                   'qwen3dm_stat_progress')
+                                   'qwen3dm_stat_progress', 'qwen3dm_set_default')
                 THEN 'free'
                 WHEN p.proname IN ('qwen_pin_prefix', 'qwen_unpin_prefixes', 'qwen_stat_reset',
                                    'qwen_task_create', 'qwen_task_alter', 'qwen_task_drop',
