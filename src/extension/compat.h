@@ -45,9 +45,13 @@
 #if PG_VERSION_NUM >= 160000
 #define qwen3dm_may_execute(funcid)                                                                \
 	(object_aclcheck(ProcedureRelationId, (funcid), GetUserId(), ACL_EXECUTE) == ACLCHECK_OK)
+#define qwen3dm_may_use_schema(schema)                                                             \
+	(object_aclcheck(NamespaceRelationId, (schema), GetUserId(), ACL_USAGE) == ACLCHECK_OK)
 #else
 #define qwen3dm_may_execute(funcid)                                                                \
 	(pg_proc_aclcheck((funcid), GetUserId(), ACL_EXECUTE) == ACLCHECK_OK)
+#define qwen3dm_may_use_schema(schema)                                                             \
+	(pg_namespace_aclcheck((schema), GetUserId(), ACL_USAGE) == ACLCHECK_OK)
 #endif
 
 /* A set of events that lives as long as the session. */

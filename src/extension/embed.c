@@ -14,6 +14,7 @@
 #include "utils/array.h"
 
 #include "extension/call.h"
+#include "extension/embed.h"
 #include "extension/module.h"
 
 /* Positions of the arguments of qwen_embed. */
@@ -147,4 +148,37 @@ qwen3dm_similarity_value(const Qwen3dmOptions *options, const q3p_result *const 
 	for (uint32 i = 0; i < n; i++)
 		cosine += (double) coordinate(results[0], i) * coordinate(results[1], i);
 	return Float8GetDatum(Min(Max(cosine, -1), 1));
+}
+
+Qwen3dmRequest *
+qwen3dm_submit_vector(q3p_bytes text)
+{
+	Qwen3dmOptions options;
+	q3p_request message;
+
+	/* Of one mode always: vectors are compared. */
+	qwen3dm_default_options(&options, Q3P_EMBED, NULL, Q3P_EFFICIENT);
+	message = qwen3dm_request_for(&options, text);
+	return qwen3dm_submit(&message, &options.lists);
+}
+
+bool
+qwen3dm_take_vector(Qwen3dmRequest *r, Qwen3dmVector *vector, Qwen3dmFailure *failure)
+{
+	const q3p_result *result = &r->result;
+	bool ok;
+
+	qwen3dm_wait(r);
+	if (r->failure.sqlstate != 0)
+		qwen3dm_copy_failure(failure, &r->failure);
+	ok = r->failure.sqlstate == 0 && vector_length(result, failure) > 0;
+	if (ok)
+	{
+		vector->n = result->n_vector;
+		vector->coordinates = palloc(sizeof(float4) * vector->n);
+		memcpy(vector->coordinates, result->vector, sizeof(float4) * vector->n);
+		vector->digest = pnstrdup(result->digest.data, result->digest.len);
+	}
+	qwen3dm_release(r);
+	return ok;
 }

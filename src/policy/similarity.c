@@ -7,11 +7,9 @@
 #include "policy/similarity.h"
 
 #include <math.h>
-#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define MAX_WORDS 2048
 /* Different words of one input; a power of two. Those that come when it is full are left out. */
 #define TABLE_SIZE 512
 #define TABLE_FILL 384
@@ -54,38 +52,41 @@ kind_of(unsigned char c)
 	return c >= 0xe0 ? WIDE : BETWEEN;
 }
 
-/* Finds the next word from *at on and moves *at behind it; false at the end. */
-static bool
-next_word(const unsigned char *text, size_t len, size_t *at, uint32_t *hash)
+bool
+q3_word_next(const char *text, size_t len, size_t *at, q3_word *word)
 {
+	const unsigned char *s = (const unsigned char *) text;
 	size_t i = *at;
 	uint32_t h = 2166136261u; /* FNV-1a */
 	kind k;
 
-	while (i < len && kind_of(text[i]) == BETWEEN)
+	while (i < len && kind_of(s[i]) == BETWEEN)
 		i++;
 	if (i == len)
 		return false;
-	k = kind_of(text[i]);
+	word->start = i;
+	k = kind_of(s[i]);
 	if (k == WIDE)
 	{
 		/* The character's other bytes are of the form 10xxxxxx. */
 		do
-			h = (h ^ text[i++]) * 16777619u;
-		while (i < len && (text[i] & 0xc0) == 0x80);
+			h = (h ^ s[i++]) * 16777619u;
+		while (i < len && (s[i] & 0xc0) == 0x80);
 	}
 	else
 	{
-		for (; i < len && kind_of(text[i]) == k; i++)
+		for (; i < len && kind_of(s[i]) == k; i++)
 		{
-			unsigned char c = text[i];
+			unsigned char c = s[i];
 
 			if (k == LETTER)
 				h = (h ^ (c >= 'A' && c <= 'Z' ? c + 'a' - 'A' : c)) * 16777619u;
 		}
 	}
 	*at = i;
-	*hash = mix(h);
+	word->len = i - word->start;
+	word->hash = mix(h);
+	word->digits = k == DIGIT;
 	return true;
 }
 
@@ -132,21 +133,27 @@ q3_terms_learn(q3_terms *t, const q3_sketch *s)
 	}
 }
 
-/* ln((1 + inputs) / (1 + inputs with the word)). */
-static double
-inverse_frequency(const q3_terms *t, uint32_t hash)
+uint32_t
+q3_terms_count(const q3_terms *t, uint32_t hash)
 {
 	uint32_t least = UINT32_MAX;
 
-	if (t == NULL)
-		return 0;
 	for (int row = 0; row < Q3_TERM_ROWS; row++)
 	{
 		uint32_t count = t->counts[row][column(hash, row)];
 
 		least = count < least ? count : least;
 	}
-	return fmax(0, log((1 + (double) t->inputs) / (1 + (double) least)));
+	return least;
+}
+
+/* ln((1 + inputs) / (1 + inputs with the word)). */
+static double
+inverse_frequency(const q3_terms *t, uint32_t hash)
+{
+	if (t == NULL)
+		return 0;
+	return fmax(0, log((1 + (double) t->inputs) / (1 + (double) q3_terms_count(t, hash))));
 }
 
 /* ---- Sketches ---- */
@@ -197,7 +204,7 @@ q3_sketch_make(q3_sketch *s, const char *text, size_t len, const q3_terms *terms
 	word_table table;
 	q3_sketch_term all[TABLE_FILL];
 	size_t at = 0;
-	uint32_t hash;
+	q3_word word;
 	int32_t n = 0;
 	double rarity = 0;
 
@@ -206,8 +213,8 @@ q3_sketch_make(q3_sketch *s, const char *text, size_t len, const q3_terms *terms
 	s->version = Q3_SIMILARITY_VERSION;
 	s->bytes = (int64_t) len;
 	s->length_bucket = length_bucket(len);
-	for (int i = 0; i < MAX_WORDS && next_word((const unsigned char *) text, len, &at, &hash); i++)
-		count_word(&table, hash);
+	for (int i = 0; i < Q3_SKETCH_WORDS && q3_word_next(text, len, &at, &word); i++)
+		count_word(&table, word.hash);
 	for (int i = 0; i < TABLE_SIZE; i++)
 	{
 		double idf;
@@ -281,30 +288,73 @@ q3_profile_finish(const q3_profile_sums *sums, q3_profile *p)
 
 /* ---- Comparing ---- */
 
+/* A sketch as it is compared: its terms' places in a direction, and their weights with signs. */
+typedef struct probe
+{
+	int32_t n; /* a multiple of 4: weights of 0 fill it up */
+	int32_t length_bucket;
+	uint16_t dimensions[Q3_SKETCH_TERMS];
+	float weights[Q3_SKETCH_TERMS];
+} probe;
+
+static void
+make_probe(probe *q, const q3_sketch *s)
+{
+	memset(q, 0, sizeof(*q));
+	q->length_bucket = s->length_bucket;
+	for (; q->n < s->n_terms; q->n++)
+	{
+		uint32_t hash = s->terms[q->n].hash;
+
+		q->dimensions[q->n] = (uint16_t) dimension(hash);
+		q->weights[q->n] = sign(hash) * s->terms[q->n].weight;
+	}
+	q->n = (q->n + 3) / 4 * 4;
+}
+
+static float
+product(const probe *q, const q3_profile *p, int32_t i)
+{
+	return q->weights[i] * (float) p->direction[q->dimensions[i]];
+}
+
+static double
+compare(const probe *q, const q3_profile *p)
+{
+	float a = 0, b = 0, c = 0, d = 0; /* sums that do not wait for each other */
+	double dot;
+
+	for (int32_t i = 0; i < q->n; i += 4)
+	{
+		a += product(q, p, i);
+		b += product(q, p, i + 1);
+		c += product(q, p, i + 2);
+		d += product(q, p, i + 3);
+	}
+	dot = (double) (a + b) + (double) (c + d);
+	return 0.9 * fmin(1, fmax(0, dot * p->scale)) + 0.1 / 255 * p->lengths[q->length_bucket];
+}
+
 double
 q3_similarity(const q3_sketch *s, const q3_profile *p)
 {
-	float dot = 0;
+	probe q;
 
-	for (int32_t i = 0; i < s->n_terms; i++)
-	{
-		uint32_t hash = s->terms[i].hash;
-
-		dot += sign(hash) * s->terms[i].weight * p->direction[dimension(hash)];
-	}
-	return 0.9 * fmin(1, fmax(0, (double) dot * p->scale)) +
-	       0.1 / 255 * p->lengths[s->length_bucket];
+	make_probe(&q, s);
+	return compare(&q, p);
 }
 
 size_t
 q3_similarity_best(const q3_sketch *s, const q3_profile *profiles, size_t n, size_t *best,
                    double *similarity, size_t k)
 {
+	probe q;
 	size_t found = 0;
 
+	make_probe(&q, s);
 	for (size_t i = 0; i < n; i++)
 	{
-		double value = q3_similarity(s, &profiles[i]);
+		double value = compare(&q, &profiles[i]);
 		size_t place = found;
 
 		while (place > 0 && similarity[place - 1] < value)

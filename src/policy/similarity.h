@@ -17,15 +17,27 @@
 #ifndef Q3_POLICY_SIMILARITY_H
 #define Q3_POLICY_SIMILARITY_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #define Q3_SIMILARITY_VERSION 1
-#define Q3_SKETCH_TERMS 64
+#define Q3_SKETCH_WORDS 2048 /* of an input, that are looked at */
+#define Q3_SKETCH_TERMS 64   /* that are kept */
 #define Q3_LENGTH_BUCKETS 16
 #define Q3_PROFILE_DIMENSIONS 512
 #define Q3_TERM_ROWS 2
 #define Q3_TERM_COLUMNS 4096
+
+typedef struct q3_word
+{
+	size_t start, len; /* its bytes */
+	uint32_t hash;     /* the same in upper and lower case */
+	bool digits;
+} q3_word;
+
+/* Finds the next word from *at on, and moves *at behind it; false: there is none. */
+extern bool q3_word_next(const char *text, size_t len, size_t *at, q3_word *word);
 
 /* In how many inputs words have been seen, of all tasks together. */
 typedef struct q3_terms
@@ -72,11 +84,13 @@ typedef struct q3_profile
 extern void q3_terms_begin(q3_terms *t);
 /* Counts the sketch's words as seen in one more input. */
 extern void q3_terms_learn(q3_terms *t, const q3_sketch *s);
+/* In how many inputs a word has been seen; now and then it says too many. */
+extern uint32_t q3_terms_count(const q3_terms *t, uint32_t hash);
 
 /*
- * Of the first 2,048 words. rarity is the mean over its different words of how rare they are: 0 for
- * one that every input holds, 1 for one that none did; it is 0 as long as fewer than 100 inputs
- * have been counted. terms may be NULL: all words weigh the same then.
+ * Of the first Q3_SKETCH_WORDS words. rarity is the mean over its different words of how rare they
+ * are: 0 for one that every input holds, 1 for one that none did; it is 0 as long as fewer than 100
+ * inputs have been counted. terms may be NULL: all words weigh the same then.
  */
 extern void q3_sketch_make(q3_sketch *s, const char *text, size_t len, const q3_terms *terms);
 

@@ -70,6 +70,53 @@ test_words(void **state)
 }
 
 static void
+test_word_places(void **state)
+{
+	static const char text[] = "No. 12:\xe6\x97\xa5 no";
+	static const struct
+	{
+		size_t start, len;
+		bool digits;
+	} expected[] = {{0, 2, false}, {4, 2, true}, {7, 3, false}, {11, 2, false}};
+	size_t at = 0;
+	uint32_t first = 0;
+	q3_word word;
+
+	(void) state;
+	for (int i = 0; i < 4; i++)
+	{
+		assert_true(q3_word_next(text, sizeof(text) - 1, &at, &word));
+		assert_int_equal(word.start, expected[i].start);
+		assert_int_equal(word.len, expected[i].len);
+		assert_int_equal(word.digits, expected[i].digits);
+		if (i == 0)
+			first = word.hash;
+	}
+	assert_int_equal(word.hash, first);
+	assert_false(q3_word_next(text, sizeof(text) - 1, &at, &word));
+}
+
+static void
+test_counts(void **state)
+{
+	q3_terms *terms = malloc(sizeof(*terms));
+	q3_sketch s = sketch("the parcel is here, the parcel");
+	size_t at = 0;
+	q3_word word;
+
+	(void) state;
+	assert_non_null(terms);
+	q3_terms_begin(terms);
+	assert_true(q3_word_next("parcel", 6, &at, &word));
+	assert_int_equal(q3_terms_count(terms, word.hash), 0);
+	q3_terms_learn(terms, &s);
+	q3_terms_learn(terms, &s);
+	assert_int_equal(terms->inputs, 2);
+	assert_int_equal(q3_terms_count(terms, word.hash), 2); /* inputs, not times */
+	free(terms);
+}
+
+static void
 test_lengths(void **state)
 {
 	size_t size = 1 << 20;
@@ -276,7 +323,8 @@ int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    cmocka_unit_test(test_words),      cmocka_unit_test(test_lengths),
+	    cmocka_unit_test(test_words),      cmocka_unit_test(test_word_places),
+	    cmocka_unit_test(test_counts),     cmocka_unit_test(test_lengths),
 	    cmocka_unit_test(test_similarity), cmocka_unit_test(test_matching),
 	    cmocka_unit_test(test_rarity),
 	};
