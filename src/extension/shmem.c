@@ -14,6 +14,7 @@
 #include "storage/shmem.h"
 
 #include "extension/accounts.h"
+#include "extension/live.h"
 #include "extension/module.h"
 #include "extension/shmem.h"
 
@@ -30,6 +31,7 @@ reserve_shmem(void)
 	RequestAddinShmemSpace(MAXALIGN(sizeof(Qwen3dmShared)));
 	RequestNamedLWLockTranche("qwen3dm", 1);
 	qwen3dm_accounts_reserve();
+	qwen3dm_live_reserve();
 }
 
 #if PG_VERSION_NUM >= 150000
@@ -69,6 +71,7 @@ shmem_startup(void)
 		}
 	}
 	qwen3dm_accounts_init();
+	qwen3dm_live_init();
 	LWLockRelease(AddinShmemInitLock);
 }
 
