@@ -14,6 +14,7 @@
 #include "storage/shmem.h"
 
 #include "extension/accounts.h"
+#include "extension/live.h"
 #include "extension/module.h"
 #include "extension/outcomes.h"
 #include "extension/shmem.h"
@@ -32,6 +33,7 @@ reserve_shmem(void)
 	RequestNamedLWLockTranche("qwen3dm", 1);
 	qwen3dm_accounts_reserve();
 	qwen3dm_outcomes_reserve();
+	qwen3dm_live_reserve();
 }
 
 #if PG_VERSION_NUM >= 150000
@@ -72,6 +74,7 @@ shmem_startup(void)
 	}
 	qwen3dm_accounts_init();
 	qwen3dm_outcomes_init();
+	qwen3dm_live_init();
 	LWLockRelease(AddinShmemInitLock);
 }
 

@@ -1,13 +1,16 @@
 /*
- * status.c: the functions under the views qwen_model_status, qwen_stat_activity and those of usage.
+ * status.c: the functions under the views qwen_model_status, qwen_stat_activity and those of usage,
+ * and the one under qwen_stat_decisions.
  *
- * Status and accounts come from shared memory and are there in every state of the server, even when
- * the library is not preloaded; the status is a row for the main model, and one for the embedding
- * model if one is set. The live requests are asked of the engines, over the session's own
- * connections; without an engine there are none. No row of another role is shown to those who may
- * not see it, and no text of a request to anybody.
+ * Status, accounts and watched tasks come from shared memory and are there in every state of the
+ * server, even when the library is not preloaded; the status is a row for the main model, and one
+ * for the embedding model if one is set. The live requests are asked of the engines, over the
+ * session's own connections; without an engine there are none. No row of another role is shown to
+ * those who may not see it, and no text of a request to anybody.
  */
 #include "postgres.h"
+
+#include <math.h>
 
 #include "access/htup_details.h"
 #include "catalog/pg_authid.h"
@@ -21,12 +24,14 @@
 #include "extension/client.h"
 #include "extension/compat.h"
 #include "extension/encoding.h"
+#include "extension/live_state.h"
 #include "extension/module.h"
 #include "extension/status.h"
 
 QWEN3DM_FUNCTION(qwen3dm_model_status);
 QWEN3DM_FUNCTION(qwen3dm_stat_activity);
 QWEN3DM_FUNCTION(qwen3dm_accounts);
+QWEN3DM_FUNCTION(qwen3dm_stat_decisions);
 
 /* Columns are appended in the order of the SQL declaration. */
 typedef struct Row
@@ -350,6 +355,84 @@ account_row(TupleDesc tupdesc, const void *accounts, uint64 i)
 	return finish_row(&row);
 }
 
+/* The watched tasks, for those who may see what all roles do; *n of them, palloc'd. */
+static void *
+visible_decisions(uint64 *n)
+{
+	Qwen3dmLiveState *rows;
+	int all;
+
+	*n = 0;
+	if (!has_privs_of_role(GetUserId(), ROLE_PG_READ_ALL_STATS))
+		return NULL;
+	rows = qwen3dm_live_copy(&all);
+	*n = all;
+	return rows;
+}
+
+static const char *
+watch_state(const Qwen3dmLiveState *s)
+{
+	if (s->watch.certified_at == 0 || s->withdrawn)
+		return "not certified";
+	return s->watch.drifted_at != 0 ? "drifted" : "steady";
+}
+
+static const char *
+watch_warning(const Qwen3dmWatch *w)
+{
+	if (w->margin.warned && w->off_label.warned)
+		return "margins have fallen, and off-label probability has risen";
+	if (w->margin.warned)
+		return "margins have fallen";
+	return w->off_label.warned ? "off-label probability has risen" : NULL;
+}
+
+static void
+add_quantile(Row *row, const Qwen3dmRecent *recent, double q)
+{
+	double value = qwen3dm_recent_quantile(recent, q);
+
+	add_float(row, !isnan(value), value);
+}
+
+static void
+add_time(Row *row, TimestampTz time)
+{
+	add(row, time == 0, TimestampTzGetDatum(time));
+}
+
+static Datum
+decision_row(TupleDesc tupdesc, const void *decisions, uint64 i)
+{
+	const Qwen3dmLiveState *s = (const Qwen3dmLiveState *) decisions + i;
+	const Qwen3dmWatch *w = &s->watch;
+	Row row = {.tupdesc = tupdesc};
+
+	add(&row, false, ObjectIdGetDatum(s->key.database));
+	add_text(&row, qwen3dm_readable(s->key.task));
+	add_bigint(&row, true, (int64) s->key.question);
+	add_text(&row, watch_state(s));
+	add_bigint(&row, true, s->rows.efficient);
+	add_bigint(&row, true, s->rows.precise);
+	add_bigint(&row, true, s->rows.thinking);
+	add_bigint(&row, true, s->rows.escalated);
+	add_bigint(&row, true, s->rows.alarms);
+	add_quantile(&row, &s->all, 0.5);
+	add_quantile(&row, &s->all, 0.95);
+	add_float(&row, s->latency.target_ms > 0, s->latency.target_ms);
+	add_text(&row, qwen3dm_pressure_name(s->latency.pressure));
+	add_bigint(&row, true, s->rows.switches);
+	add_time(&row, s->last_switch);
+	add_bigint(&row, true, w->shadow_rows);
+	add_bigint(&row, true, w->shadow_agreed);
+	add_float(&row, w->certified_at != 0 && !s->withdrawn, q3_drift_level(&w->drift));
+	add_bigint(&row, true, w->demotions);
+	add_time(&row, w->drifted_at);
+	add_text(&row, watch_warning(w));
+	return finish_row(&row);
+}
+
 /* A set-returning function: list gives an array once, make_row a row of each of its elements. */
 static Datum
 return_rows(FunctionCallInfo fcinfo, void *(*list)(uint64 *n),
@@ -384,4 +467,10 @@ Datum
 qwen3dm_accounts(PG_FUNCTION_ARGS)
 {
 	return return_rows(fcinfo, visible_accounts, account_row);
+}
+
+Datum
+qwen3dm_stat_decisions(PG_FUNCTION_ARGS)
+{
+	return return_rows(fcinfo, visible_decisions, decision_row);
 }

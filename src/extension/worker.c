@@ -4,8 +4,9 @@
  * A worker owns the socket on which backends reach its engine, keeps an engine running for the
  * model that is configured, and publishes what the engine says about itself. It computes nothing
  * and waits only in WaitLatchOrSocket(), so that it answers signals and barriers at once. It has no
- * database and reads no table. Its whole state is `worker`, below; the text it shows to others is
- * in worker.status, published to shared memory after every change.
+ * database and reads no table; the main one starts short-lived workers that do (flush.c). Its state
+ * is `worker`, below; the text it shows to others is in worker.status, published to shared memory
+ * after every change.
  *
  * When the engine dies it is started again after a pause that grows from 0.1 to 10 seconds. When
  * there is a reason why it cannot serve (a bad file, say), or it died FAILURES_TO_GIVE_UP times
@@ -39,6 +40,7 @@
 
 #include "extension/accounts.h"
 #include "extension/engine_process.h"
+#include "extension/live.h"
 #include "extension/module.h"
 #include "extension/shmem.h"
 
@@ -640,6 +642,13 @@ leave(int code, Datum arg)
 	qwen3dm_accounts_save(true);
 }
 
+/* There is one for the whole server. */
+static bool
+is_main(void)
+{
+	return worker.service == &qwen3dm_services[QWEN3DM_MAIN];
+}
+
 static void
 wait_for_something(void)
 {
@@ -647,6 +656,8 @@ wait_for_something(void)
 	long timeout = qwen3dm_accounts_save_due();
 	pgsocket sock = PGINVALID_SOCKET;
 
+	if (is_main())
+		timeout = Min(timeout, qwen3dm_live_flush_due());
 	switch (worker.phase)
 	{
 		case PHASE_IDLE:
@@ -692,6 +703,8 @@ run(void)
 			end_pause();
 
 		qwen3dm_accounts_save(false);
+		if (is_main())
+			qwen3dm_live_flush();
 
 		MemoryContextReset(CurrentMemoryContext);
 		wait_for_something();
