@@ -9,6 +9,7 @@
 #include "engine/io.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -151,6 +152,7 @@ fill_labels(const q3_request *r, q3p_result *m)
 	m->probs = (const unsigned char *) l->probs;
 	m->escalated = r->ended.escalated;
 	m->margin = r->ended.margin;
+	m->off_label = r->ended.off_label;
 	m->first_ms = r->ended.first_ms;
 	if (r->ended.thinking != NULL)
 	{
@@ -214,6 +216,7 @@ answer_result(q3_io *io, q3_request *r, const q3p_usage *used)
 	                .deduplicated = r->job.deduplicated,
 	                .confidence = q3_job_confidence(&r->job),
 	                .score = q3_job_score(&r->job),
+	                .off_label = NAN,
 	                .queue_ms = (double) ((started > 0 ? started : now) - r->arrived_ns) / 1e6,
 	                .latency_ms = used->latency_ms,
 	                .reason = bytes_of(r->reason),

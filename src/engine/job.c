@@ -208,17 +208,10 @@ hash_strings(EVP_MD_CTX *md, const q3_str *strings, size_t n)
 static void
 set_key(q3_job *job, const q3_job_options *o, bool thinking)
 {
-	uint64_t numbers[11] = {job->kind,
-	                        job->role,
-	                        job->mode,
-	                        (uint64_t) job->max_tokens,
-	                        job->prompt.n,
-	                        o->n_stops,
-	                        o->n_labels,
-	                        thinking,
-	                        job->mean,
-	                        job->only_thinks,
-	                        (uint64_t) job->think_left};
+	uint64_t numbers[12] = {
+	    job->kind,     job->role,        job->mode,      (uint64_t) job->max_tokens,
+	    job->prompt.n, o->n_stops,       o->n_labels,    thinking,
+	    job->mean,     job->only_thinks, job->off_label, (uint64_t) job->think_left};
 	EVP_MD_CTX *md = EVP_MD_CTX_new();
 
 	if (md == NULL || EVP_DigestInit_ex(md, EVP_sha256(), NULL) != 1)
@@ -429,6 +422,7 @@ q3_job_classify(q3_job *job, const q3_preparer *p, const q3_job_options *o, bool
 	*compute = false;
 	job->kind = Q3_JOB_CLASSIFY;
 	job->mode = o->mode;
+	job->off_label = o->off_label;
 	if (o->thought != NULL)
 		code = follow_thought(job, p, o->thought, err);
 	else
@@ -592,8 +586,11 @@ q3_job_copy_answer(q3_job *job, const q3_job *from)
 	if (job->kind == Q3_JOB_EMBED && make_vector(job))
 		memcpy(job->vector, from->vector, (size_t) job->n_embd * sizeof(job->vector[0]));
 	if (job->labels != NULL)
+	{
 		memcpy(job->labels->probs, from->labels->probs,
 		       (size_t) job->labels->n * sizeof(job->labels->probs[0]));
+		job->labels->off_label = from->labels->off_label;
+	}
 	for (size_t i = 0; i < from->generated.n; i++)
 		if (!q3_output_push(job->output, from->generated.ids[i], &job->finish) ||
 		    (job->only_thinks && !q3_tokens_push(&job->generated, from->generated.ids[i])))

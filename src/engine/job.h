@@ -75,6 +75,7 @@ typedef struct q3_job_options
 	size_t n_stops;
 	const q3_str *labels; /* q3_job_classify(), q3_job_think() */
 	size_t n_labels;
+	bool off_label;           /* q3_job_classify(): how probable other answers are is wanted */
 	const q3_tokens *thought; /* q3_job_classify(): from q3_job_take_thought(); NULL: none */
 	/*
 	 * The answer may be that to an equal job which is in flight: same role, mode, tokens and
@@ -112,6 +113,7 @@ typedef struct q3_job
 	q3_sampler *sampler;
 	q3_output *output;
 	q3_labels *labels;
+	bool off_label;            /* labels->off_label is wanted */
 	q3_cached_schema *schema;  /* NULL: none */
 	q3_constraint *constraint; /* where the value is under the schema */
 	bool in_value;             /* the constraint holds: thinking is over */
@@ -182,7 +184,7 @@ extern q3_code q3_job_logprob(q3_job *job, const q3_preparer *p, q3_str text, q3
 /*
  * Which of options->labels answers the prompt: Q3_ERR_INVALID also for labels that are missing,
  * empty or equal. With one label the answer is certain, *compute false, and there is nothing to
- * schedule. Uses mode, prompt, system, turns, labels and share of the options.
+ * schedule. Uses mode, prompt, system, turns, labels, off_label and share of the options.
  */
 extern q3_code q3_job_classify(q3_job *job, const q3_preparer *p, const q3_job_options *options,
                                bool *compute, q3_error *err);

@@ -18,6 +18,7 @@ allocate(size_t n)
 	if (l == NULL)
 		return NULL;
 	l->n = (int32_t) n;
+	l->off_label = NAN;
 	l->tokens = calloc(n, sizeof(*l->tokens));
 	l->order = calloc(n, sizeof(*l->order));
 	/* A tree with n leaves has fewer than n branches, and fewer than 2 n ways out of them. */

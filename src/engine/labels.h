@@ -29,7 +29,12 @@ typedef struct q3_labels
 	int32_t *choice;     /* [n_choices]: tokens */
 	int32_t *choice_end; /* [n_choices]: the labels behind it end there in order[] */
 	float *logits;       /* [n_choices]: filled in by whoever computes */
-	double *probs;       /* [n], from q3_labels_finish() on */
+	/*
+	 * The probability that all the vocabulary's other tokens have together where the first branch
+	 * is; filled in if it is wanted; NaN: unknown.
+	 */
+	double off_label;
+	double *probs; /* [n], from q3_labels_finish() on */
 } q3_labels;
 
 /*

@@ -71,7 +71,7 @@ q3_request_create(uint64_t id, char *frame, const char *payload, size_t length,
 	if (r->msg.role != 0)
 		r->client.role = r->msg.role;
 	begin_job(r);
-	r->ended.margin = r->ended.first_ms = NAN;
+	r->ended.margin = r->ended.off_label = r->ended.first_ms = NAN;
 	r->mode = r->msg.mode == Q3P_EFFICIENT ? Q3_EFFICIENT : Q3_PRECISE;
 	r->reason = r->msg.mode == Q3P_AUTO ? "auto: no measured evidence for a cheaper mode"
 	                                    : "mode given by the call";
@@ -194,6 +194,7 @@ make_classify_job(q3_request *r, const q3_preparer *p, q3_job_options *options, 
 	if (r->thought.n > 0)
 		options->thought = &r->thought;
 	options->thinking = false;
+	options->off_label = !r->ended.escalated && (r->msg.off_label_limit > 0 || r->msg.shadow);
 	return q3_job_classify(&r->job, p, options, compute, &r->error);
 }
 
@@ -373,22 +374,33 @@ keep_thought(q3_request *r)
 	return true;
 }
 
+/* What the request's limits say about its efficient answer; without any it is kept. */
+static q3_review_result
+review_answer(const q3_request *r)
+{
+	bool thin = r->msg.escalate_below > 0, off = r->msg.off_label_limit > 0;
+	q3_decision d = {.tier = Q3_TIER_EFFICIENT,
+	                 .escalate_to = thin || off ? Q3_TIER_PRECISE : Q3_TIER_EFFICIENT,
+	                 .threshold = thin ? r->msg.escalate_below : 0};
+
+	return q3_review(&d, r->ended.margin, isnan(r->ended.off_label) ? 0 : r->ended.off_label,
+	                 off ? r->msg.off_label_limit : 1);
+}
+
 /* The efficient answer is known: false if it is good enough. */
 static bool
 escalate(q3_request *r)
 {
-	q3_decision d = {.tier = Q3_TIER_EFFICIENT,
-	                 .escalate_to = Q3_TIER_PRECISE,
-	                 .threshold = r->msg.escalate_below};
 	q3_review_result review;
 
 	if (r->ended.escalated)
 		return false;
 	r->ended.margin = q3_labels_margin(r->job.labels);
+	r->ended.off_label = r->job.labels->off_label;
 	r->ended.first_ms = (double) (q3_now_ns() - r->arrived_ns) / 1e6;
-	if (r->mode != Q3_EFFICIENT || !(r->msg.escalate_below > 0))
+	if (r->mode != Q3_EFFICIENT)
 		return false;
-	review = q3_review(&d, r->ended.margin, 0, 1);
+	review = review_answer(r);
 	if (review.tier == Q3_TIER_EFFICIENT)
 		return false;
 	end_job(r);

@@ -31,7 +31,7 @@ typedef struct q3_ended
 	uint64_t started_ns;
 	q3_output *thinking; /* NULL: has not thought */
 	bool escalated;
-	double margin, first_ms; /* of the efficient answer; NaN: none */
+	double margin, off_label, first_ms; /* of the first answer; NaN: none, or unknown */
 } q3_ended;
 
 typedef struct q3_request

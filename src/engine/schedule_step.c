@@ -76,6 +76,8 @@ want_choices(q3_part *part, int32_t branch)
 	part->item.wanted = l->choice + b->first_choice;
 	part->item.n_wanted = b->n_choices;
 	part->item.logits = l->logits + b->first_choice;
+	if (branch == 0 && part->job->off_label)
+		part->item.rest = &l->off_label;
 }
 
 /* ---------------------------------------------------------------------------------------------

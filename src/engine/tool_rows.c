@@ -24,6 +24,7 @@ typedef struct rows_options
 	q3_tool_model model;
 	int32_t n_rows, n_prefix, n_own, n_labels, n_generate;
 	const char *input, *system;
+	bool off_label;
 	q3_option_list label;
 
 	q3_preparer preparer;
@@ -118,6 +119,7 @@ make_up(rows_options *o, q3_job *job, q3_error *err)
 	if (o->n_generate > 0)
 		return make_answer(o, job, err);
 	job->kind = Q3_JOB_CLASSIFY;
+	job->off_label = o->off_label;
 	job->labels = q3_labels_create(o->preparer.tok, q3_tokenizer_special(o->preparer.tok)->im_end,
 	                               o->labels, (size_t) o->n_labels, err);
 	return job->labels != NULL ? Q3_OK : err->code;
@@ -132,6 +134,7 @@ make_from_line(rows_options *o, q3_job *job, q3_str line, q3_error *err)
 	                          .max_tokens = o->n_generate,
 	                          .labels = o->labels,
 	                          .n_labels = (size_t) o->n_labels,
+	                          .off_label = o->off_label,
 	                          .share = true};
 	bool compute;
 
@@ -316,6 +319,8 @@ parse(rows_options *o, int argc, char **argv)
 	    {"system", 0, Q3_OPT_STRING, &o->system, NULL, 0, 0, "TEXT",
 	     "with --input: the instruction"},
 	    {"label", 0, Q3_OPT_LIST, &o->label, NULL, 0, 0, "TEXT", "a label; may be repeated"},
+	    {"off-label", 0, Q3_OPT_FLAG, &o->off_label, NULL, 0, 0, NULL,
+	     "compute the probability outside the labels, too"},
 	    {"context-length", 0, Q3_OPT_INT, &o->model.context_length, NULL, 0, INT32_MAX, "N",
 	     "longest sequence (default: the model's)"},
 	    {"max-batch-tokens", 0, Q3_OPT_INT, &o->model.max_batch_tokens, NULL, 0, 1 << 20, "N",

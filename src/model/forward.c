@@ -609,7 +609,10 @@ label_chunk(void *arg, int32_t slot, int32_t thread)
 	             scratch_of(rt, thread));
 }
 
-/* Copies the logits that these panels gave to where they are wanted. */
+/*
+ * Copies the logits that these panels gave to where they are wanted; where the rest is wanted, too,
+ * only that stays in the panels.
+ */
 static void
 hand_out(const label_rows *l)
 {
@@ -625,17 +628,70 @@ hand_out(const label_rows *l)
 		if (found == NULL)
 			continue; /* of another wave */
 		for (int32_t t = l->run.first; t < l->run.first + l->run.n; t++)
-			rt->logits[t][i] =
-			    l->q.y[0][t][(found - l->panels) * Q3_PANEL_ROWS + list->tokens[i] % Q3_PANEL_ROWS];
+		{
+			float *logit = &l->q.y[0][t][(found - l->panels) * Q3_PANEL_ROWS +
+			                             list->tokens[i] % Q3_PANEL_ROWS];
+
+			rt->logits[t][i] = *logit;
+			if (list->rest != NULL)
+				*logit = -INFINITY;
+		}
 	}
 }
 
-/* The distinct panels of a list, ascending, in rt->panels; their number. */
+/* Adds to what the other tokens of a row weigh; the panels are consecutive ones. */
+static void
+others_chunk(void *arg, int32_t i, int32_t thread)
+{
+	const label_rows *l = arg;
+	q3_runtime *rt = l->q.p->rt;
+	const float *y = l->q.y[0][l->run.first + i];
+	q3_mass *m = &rt->others[l->run.first + i];
+	int32_t n = rt->model->info.n_vocab - l->panels[0] * Q3_PANEL_ROWS;
+	float largest = m->largest;
+	double sum = 0;
+
+	(void) thread;
+	n = n < l->n_panels * Q3_PANEL_ROWS ? n : l->n_panels * Q3_PANEL_ROWS;
+	for (int32_t k = 0; k < n; k++)
+		largest = y[k] > largest ? y[k] : largest;
+	if (largest == -INFINITY)
+		return;
+	for (int32_t k = 0; k < n; k++)
+		sum += expf(y[k] - largest);
+	m->sum = m->sum * exp((double) m->largest - largest) + sum;
+	m->largest = largest;
+}
+
+/* The share that a row's other tokens have. */
+static void
+tell_rest(q3_runtime *rt, int32_t t)
+{
+	const q3_wanted *list = &rt->lists[t];
+	const q3_mass *m = &rt->others[t];
+	float largest = m->largest;
+	double sum = 0, others;
+
+	for (int32_t i = 0; i < list->n; i++)
+		largest = rt->logits[t][i] > largest ? rt->logits[t][i] : largest;
+	for (int32_t i = 0; i < list->n; i++)
+		sum += exp((double) rt->logits[t][i] - largest);
+	others = m->sum * exp((double) m->largest - largest);
+	*list->rest = others / (others + sum);
+}
+
+/* The distinct panels of a list, ascending, in rt->panels; their number. The rest needs all. */
 static int32_t
 list_panels(q3_runtime *rt, const q3_wanted *list)
 {
 	int32_t n = 0;
 
+	if (list->rest != NULL)
+	{
+		for (; n * Q3_PANEL_ROWS < rt->model->info.n_vocab; n++)
+			rt->panels[n] = n;
+		return n;
+	}
 	for (int32_t i = 0; i < list->n; i++)
 		rt->panels[i] = list->tokens[i] / Q3_PANEL_ROWS;
 	qsort(rt->panels, (size_t) list->n, sizeof(*rt->panels), compare_ints);
@@ -654,7 +710,10 @@ run_labels(pass *p, q3_run rows)
 	q3_runtime *rt = p->rt;
 	int32_t n = list_panels(rt, &rt->lists[rows.first]);
 	int32_t most = rt->model->info.n_ff / Q3_PANEL_ROWS;
+	bool rest = rt->lists[rows.first].rest != NULL;
 
+	for (int32_t t = rows.first; t < rows.first + rows.n; t++)
+		rt->others[t] = (q3_mass){-INFINITY, 0};
 	for (int32_t i = 0; i < n; i += most)
 	{
 		label_rows l = {
@@ -666,15 +725,20 @@ run_labels(pass *p, q3_run rows)
 		if (!run(p, label_chunk, &l, l.n_panels))
 			return false;
 		hand_out(&l);
+		if (rest && !run(p, others_chunk, &l, rows.n))
+			return false;
 	}
+	for (int32_t t = rows.first; rest && t < rows.first + rows.n; t++)
+		tell_rest(rt, t);
 	return true;
 }
 
 static bool
 same_list(const q3_wanted *a, const q3_wanted *b)
 {
-	return a->n == b->n && (a->tokens == b->tokens ||
-	                        memcmp(a->tokens, b->tokens, (size_t) a->n * sizeof(int32_t)) == 0);
+	return a->n == b->n && (a->rest != NULL) == (b->rest != NULL) &&
+	       (a->tokens == b->tokens ||
+	        memcmp(a->tokens, b->tokens, (size_t) a->n * sizeof(int32_t)) == 0);
 }
 
 /* Rows from first on that go together: of one mode, all with whole rows of logits or one list. */
@@ -816,9 +880,9 @@ add_item(pass *p, const q3_batch_item *item)
 	for (int32_t i = wants_all_tokens(item) ? 0 : n - 1; i < n; i++, p->n_wanted++)
 	{
 		rt->wanted[p->n_wanted] = first + i;
-		rt->lists[p->n_wanted] = (q3_wanted){NULL, wants_hidden(item) ? -1 : 0};
+		rt->lists[p->n_wanted] = (q3_wanted){NULL, wants_hidden(item) ? -1 : 0, NULL};
 		if (item->want == Q3_WANT_TOKENS)
-			rt->lists[p->n_wanted] = (q3_wanted){item->wanted, item->n_wanted};
+			rt->lists[p->n_wanted] = (q3_wanted){item->wanted, item->n_wanted, item->rest};
 		rt->logits[p->n_wanted] = item->logits;
 		if (item->want == Q3_WANT_ALL)
 			rt->logits[p->n_wanted] += (size_t) i * (size_t) rt->model->info.n_vocab;

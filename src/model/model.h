@@ -226,6 +226,8 @@ typedef struct q3_batch_item
 	float *logits;         /* caller's memory as want says */
 	const int32_t *wanted; /* WANT_TOKENS: ids, in any order */
 	int32_t n_wanted;
+	double *rest;   /* WANT_TOKENS: probability of all tokens but these, which are distinct; NULL:
+	                   not wanted, as it costs the whole row's product. NaN: no number */
 	double *hidden; /* WANT_HIDDEN_*: [n_embd]; hidden states are added to it, in order of tokens */
 } q3_batch_item;
 

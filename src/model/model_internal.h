@@ -97,7 +97,15 @@ typedef struct q3_wanted
 {
 	const int32_t *tokens;
 	int32_t n;
+	double *rest; /* where the probability of all other tokens goes; NULL: it is not wanted */
 } q3_wanted;
+
+/* exp(logit - largest), added up over some logits; without any largest is minus infinity. */
+typedef struct q3_mass
+{
+	float largest;
+	double sum;
+} q3_mass;
 
 /*
  * A buffer of vectors, and the same in 8 or 16 bits for the tokens of mode efficient. acts.lo is lo
@@ -150,6 +158,7 @@ struct q3_runtime
 	int32_t *wanted;  /* batch index of each token of which logits or hidden state are wanted */
 	float **logits;   /* where they go */
 	q3_wanted *lists; /* which of them */
+	q3_mass *others;  /* of the rows that want rest */
 	int32_t *panels;  /* [n_vocab]: room for the panels of the output matrix that a list needs */
 	double *rope_frequency;
 	char *scratch; /* [threads][scratch_stride] */

@@ -84,6 +84,7 @@ lay_out(q3_runtime *rt, arena *a)
 	rt->wanted = take(a, (size_t) n * sizeof(*rt->wanted));
 	rt->logits = take(a, (size_t) n * sizeof(*rt->logits));
 	rt->lists = take(a, (size_t) n * sizeof(*rt->lists));
+	rt->others = take(a, (size_t) n * sizeof(*rt->others));
 	rt->panels = take(a, (size_t) info->n_vocab * sizeof(*rt->panels));
 	rt->rope_frequency = take(a, (size_t) m->rope_dims / 2 * sizeof(double));
 	rt->two_planes = take(a, (size_t) info->n_layers + 1);

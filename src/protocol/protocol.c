@@ -602,6 +602,34 @@ q3p_usage_decode(const void *payload, size_t n, q3p_usage *m)
 }
 
 /* ---------------------------------------------------------------------------------------------
+ * SHADOW
+ * --------------------------------------------------------------------------------------------- */
+
+size_t
+q3p_shadow_encode(const q3p_shadow *m, void *out, size_t cap)
+{
+	writer w = writer_start(out, cap);
+
+	put_u32(&w, m->database);
+	put_bytes(&w, m->task);
+	put_u64(&w, m->question);
+	put_u32(&w, m->agreed);
+	return writer_finish(&w, Q3P_SHADOW, 0);
+}
+
+bool
+q3p_shadow_decode(const void *payload, size_t n, q3p_shadow *m)
+{
+	reader r = reader_start(payload, n);
+
+	m->database = get_u32(&r);
+	m->task = get_task(&r);
+	m->question = get_u64(&r);
+	m->agreed = get_enum(&r, 0, 1) != 0;
+	return reader_finish(&r);
+}
+
+/* ---------------------------------------------------------------------------------------------
  * ACTIVITY_RESULT
  * --------------------------------------------------------------------------------------------- */
 

@@ -99,6 +99,15 @@ try_usage(const uint8_t *payload, size_t n, void *frame, size_t cap)
 }
 
 static void
+try_shadow(const uint8_t *payload, size_t n, void *frame, size_t cap)
+{
+	q3p_shadow m;
+
+	if (q3p_shadow_decode(payload, n, &m))
+		check_again(frame, q3p_shadow_encode(&m, frame, cap), payload, n);
+}
+
+static void
 try_activity(const uint8_t *payload, size_t n)
 {
 	q3p_activity row;
@@ -127,6 +136,7 @@ try_frame(const q3p_header *h, const uint8_t *payload)
 	try_error(payload, n, h->id, frame, cap);
 	try_status(payload, n, frame, cap);
 	try_usage(payload, n, frame, cap);
+	try_shadow(payload, n, frame, cap);
 	try_activity(payload, n);
 	check_again(frame, q3p_plain_encode(Q3P_CHUNK, h->id, payload, n, frame, cap), payload, n);
 	free(frame);

@@ -85,20 +85,24 @@ def strings(items):
 def request(kind, stops, ids=(), labels=(), turns=(), schema=None, task=None):
     return (struct.pack("=IIIiddiQ", kind, 2, 15, 64, 0.7, 0.8, 20, 42) + field(b"prompt") + field(None)
             + strings(stops) + tokens(*ids) + struct.pack("=II", 100, 10) + strings(labels)
-            + strings(turns) + field(schema) + field(task) + struct.pack("=QI", 99, 1000))
+            + strings(turns) + field(schema) + field(task) + struct.pack("=QIiddQd", 99, 1000, 256, 0.5, 0.25, 7, 0.9))
 
 
 def protocol_inputs():
-    hello = frame(1, struct.pack("=IiII", 3, 4711, 10, 5), 0)
+    hello = frame(1, struct.pack("=IiII", 5, 4711, 10, 5), 0)
     save("protocol", "session", hello + frame(2, request(1, [b"\n", b"END"])) + frame(3, b"") + frame(4, b""))
     save("protocol", "detokenize", frame(2, request(6, [], (1, 2, -1))))
     save("protocol", "classify", frame(2, request(7, [], (), [b"billing", b"spam", b""], [b"Refund", b"billing"], None, b"triage")))
     save("protocol", "extract", frame(2, request(1, [], schema=b'{"type": "integer"}')))
     usage = struct.pack("=4I3id", 10, 5, 1, 2, 5, 4, 3, 1.5)
     save("protocol", "usage", frame(129, usage + field(b"triage") ) + frame(129, usage + field(None)))
+    shadow = struct.pack("=QI", 7, 1)
+    save("protocol", "shadow", frame(130, struct.pack("=I", 5) + field(b"triage") + shadow)
+         + frame(130, struct.pack("=I", 5) + field(None) + shadow))
     result = struct.pack("=IIiiidddd", 2, 1, 5, 0, 7, 0.5, float("nan"), 1.0, 2.0)
     result += field(b"asked for") + field(b"value") + field(None) + field(b"abc") + tokens(1, 2)
     result += struct.pack("=II2d", 1, 2, 0.25, 0.75) + struct.pack("=I2f", 2, 0.6, 0.8)
+    result += struct.pack("=iI3d", 17, 1, 0.5, 2.5, 0.0625)
     save("protocol", "result", frame(64, b"chunk") + frame(65, result))
     save("protocol", "error", frame(66, b"57014" + field(b"canceled") + field(None) + field(b"Hint.")
                                       + struct.pack("=I3id", 2, 7, 5, 3, 1.5)))

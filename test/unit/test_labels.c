@@ -85,6 +85,45 @@ expected_probability(fixture *f, const q3_job_options *o, size_t label)
 	return p;
 }
 
+/* The same for what no label may say where they part first. */
+static double
+expected_off_label(fixture *f, const q3_job_options *o, const q3_labels *l)
+{
+	const q3_label_branch *b = &l->branches[0];
+	bool choice[TINY_VOCAB] = {false};
+	int32_t n_prompt;
+	float *logits = all_logits(f, o, o->labels[b->label], &n_prompt);
+	const float *row = logits + (size_t) (n_prompt - 1 + b->depth) * TINY_VOCAB;
+	double labels = 0, others = 0;
+
+	for (int32_t c = 0; c < b->n_choices; c++)
+		choice[l->choice[b->first_choice + c]] = true;
+	for (int token = 0; token < TINY_VOCAB; token++)
+		*(choice[token] ? &labels : &others) += exp(row[token]);
+	free(logits);
+	return others / (labels + others);
+}
+
+/* The same job with the probability outside the labels, which changes no bit of the others. */
+static void
+check_off_label(fixture *by_hand, fixture *f, const q3_job_options *o, const q3_labels *without)
+{
+	q3_job_options wanted = *o;
+	probe *p;
+	double expected = expected_off_label(by_hand, o, without);
+
+	assert_true(isnan(without->off_label));
+	wanted.off_label = true;
+	p = submit(f, &wanted, 1, 100);
+	run_all(f);
+	assert_int_equal(p->job.error.code, Q3_OK);
+	assert_memory_equal(p->job.labels->probs, without->probs,
+	                    o->n_labels * sizeof(without->probs[0]));
+	if (!(fabs(p->job.labels->off_label - expected) <= 1e-6 * expected))
+		fail_msg("%.17g outside the labels, not %.17g", p->job.labels->off_label, expected);
+	discard(p);
+}
+
 static void
 check_labels(fixture *by_hand, int32_t max_batch, int32_t kv_tokens, const q3_job_options *o)
 {
@@ -110,6 +149,7 @@ check_labels(fixture *by_hand, int32_t max_batch, int32_t kv_tokens, const q3_jo
 	}
 	assert_true(fabs(sum - 1) < 1e-9);
 	assert_int_equal(q3_labels_best(p->job.labels), best);
+	check_off_label(by_hand, &f, o, p->job.labels);
 	discard(p);
 	close_fixture(&f);
 }
@@ -191,6 +231,61 @@ test_many_labels(void **state)
 	close_fixture(&by_hand);
 }
 
+/* With other jobs and without, and for equal ones, it is the same to the bit. */
+static void
+test_off_label_of_many(void **state)
+{
+	enum
+	{
+		N = 40
+	};
+	static const q3_str labels[] = {LABEL("class one"), LABEL("class two"), LABEL("class")};
+	static char texts[N][24];
+	probe *p[N], *equal[N], *without[N];
+	double alone[N];
+	fixture f;
+
+	(void) state;
+	open_fixture(&f, 1024, 64, 8);
+	for (int i = 0; i < N; i++)
+	{
+		q3_job_options o;
+
+		snprintf(texts[i], sizeof(texts[i]), "text number %d", i * i);
+		o = classify_options("Pick one.", texts[i], labels, 3);
+		o.mode = i % 2 ? Q3_EFFICIENT : Q3_PRECISE;
+		o.off_label = true;
+		p[0] = submit(&f, &o, 1, 100);
+		run_all(&f);
+		alone[i] = p[0]->job.labels->off_label;
+		assert_true(alone[i] > 0 && alone[i] < 1);
+		discard(p[0]);
+	}
+	for (int i = 0; i < N; i++)
+	{
+		q3_job_options o = classify_options("Pick one.", texts[i], labels, 3);
+
+		o.mode = i % 2 ? Q3_EFFICIENT : Q3_PRECISE;
+		o.share = true;
+		without[i] = submit(&f, &o, 1, 100);
+		o.off_label = true;
+		p[i] = submit(&f, &o, 1, 100);
+		equal[i] = submit(&f, &o, 1, 100);
+	}
+	run_all(&f);
+	for (int i = 0; i < N; i++)
+	{
+		assert_true(equal[i]->job.deduplicated && !p[i]->job.deduplicated);
+		assert_memory_equal(&p[i]->job.labels->off_label, &alone[i], sizeof(double));
+		assert_memory_equal(&equal[i]->job.labels->off_label, &alone[i], sizeof(double));
+		assert_true(isnan(without[i]->job.labels->off_label));
+		discard(p[i]);
+		discard(equal[i]);
+		discard(without[i]);
+	}
+	close_fixture(&f);
+}
+
 static void
 expect_label_error(fixture *f, const q3_str *labels, size_t n, const char *message)
 {
@@ -240,6 +335,7 @@ main(void)
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(test_label_probabilities),
 	    cmocka_unit_test(test_many_labels),
+	    cmocka_unit_test(test_off_label_of_many),
 	    cmocka_unit_test(test_bad_labels),
 	};
 

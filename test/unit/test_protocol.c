@@ -194,6 +194,17 @@ decode_usage(const void *payload, size_t n)
 }
 
 static bool
+decode_shadow(const void *payload, size_t n)
+{
+	q3p_shadow m;
+
+	if (!q3p_shadow_decode(payload, n, &m))
+		return false;
+	read_all(m.task.data, m.task.len);
+	return true;
+}
+
+static bool
 decode_activity(const void *payload, size_t n)
 {
 	q3p_activity row;
@@ -274,7 +285,11 @@ test_request(void **state)
 	                 .token_quota = 100000,
 	                 .thinking_budget = 77,
 	                 .escalate_below = 0.125,
-	                 .escalate_thinking = true};
+	                 .escalate_thinking = true,
+	                 .off_label_limit = 0.75,
+	                 .shadow = true,
+	                 .question = UINT64_MAX - 7,
+	                 .exit_margin = 0.375};
 	q3p_request got;
 	q3p_bytes item;
 	size_t size, n;
@@ -322,6 +337,8 @@ test_request(void **state)
 	assert_int_equal(got.token_quota, 100000);
 	assert_int_equal(got.thinking_budget, 77);
 	assert_true(got.escalate_below == 0.125 && got.escalate_thinking);
+	assert_true(got.off_label_limit == 0.75 && got.shadow && got.exit_margin == 0.375);
+	assert_true(got.question == UINT64_MAX - 7);
 	assert_false(got.mean);
 	assert_exact(payload, n, decode_request);
 	change_every_byte(payload, n, decode_request);
@@ -390,7 +407,8 @@ test_result(void **state)
 	                .thinking_tokens = 17,
 	                .escalated = true,
 	                .margin = 0.5,
-	                .first_ms = 2.5};
+	                .first_ms = 2.5,
+	                .off_label = 0.0625};
 	q3p_result got;
 	size_t n, size = q3p_result_encode(5, &m, NULL, 0);
 	void *frame = malloc(size), *payload;
@@ -418,6 +436,7 @@ test_result(void **state)
 	assert_memory_equal(got.probs, probs, sizeof(probs));
 	assert_int_equal(got.thinking_tokens, 17);
 	assert_true(got.escalated && got.margin == 0.5 && got.first_ms == 2.5);
+	assert_true(got.off_label == 0.0625);
 	assert_exact(payload, n, decode_result);
 	change_every_byte(payload, n, decode_result);
 	free(payload);
@@ -566,6 +585,41 @@ test_usage(void **state)
 }
 
 static void
+test_shadow(void **state)
+{
+	q3p_shadow m = {
+	    .database = 5, .task = BYTES("fraud"), .question = UINT64_MAX - 3, .agreed = true};
+	q3p_shadow got;
+	char frame[256], longest[Q3P_TASK_BYTES];
+	size_t n, size = q3p_shadow_encode(&m, frame, sizeof(frame));
+	unsigned char *payload = payload_of(frame, size, Q3P_SHADOW, 0, &n);
+
+	(void) state;
+	assert_true(q3p_shadow_decode(payload, n, &got));
+	assert_true(got.database == 5 && got.question == UINT64_MAX - 3 && got.agreed);
+	assert_bytes(got.task, m.task);
+	assert_exact(payload, n, decode_shadow);
+	change_every_byte(payload, n, decode_shadow);
+	payload[n - 4] = 2; /* neither yes nor no */
+	assert_false(q3p_shadow_decode(payload, n, &got));
+	payload[n - 4] = 1;
+	payload[8] = '\0'; /* in the name */
+	assert_false(q3p_shadow_decode(payload, n, &got));
+	free(payload);
+	m = (q3p_shadow){.task = NO_BYTES};
+	size = q3p_shadow_encode(&m, frame, sizeof(frame));
+	payload = payload_of(frame, size, Q3P_SHADOW, 0, &n);
+	assert_true(q3p_shadow_decode(payload, n, &got));
+	assert_bytes(got.task, NO_BYTES);
+	assert_false(got.agreed);
+	free(payload);
+	memset(longest, 'x', sizeof(longest));
+	m.task = (q3p_bytes){longest, sizeof(longest)};
+	size = q3p_shadow_encode(&m, frame, sizeof(frame));
+	assert_false(q3p_shadow_decode(frame + sizeof(q3p_header), size - sizeof(q3p_header), &got));
+}
+
+static void
 test_activity(void **state)
 {
 	q3p_activity rows[3] = {{.id = 1, .pid = 100, .kind = Q3P_GENERATE, .phase = Q3P_DECODE},
@@ -699,7 +753,7 @@ test_lies(void **state)
 	assert_lie(0, 0);
 	assert_lie(0, Q3P_EMBED + 1);
 	assert_lie(4, Q3P_PRECISE + 1);
-	assert_lie(8, 64);
+	assert_lie(8, 128);
 	assert_lie(prompt, 0);
 	assert_lie(prompt, 1000);
 	assert_lie(prompt, UINT32_MAX - 1);
@@ -770,6 +824,7 @@ main(void)
 	    cmocka_unit_test(test_plain),         cmocka_unit_test(test_too_little_room),
 	    cmocka_unit_test(test_too_big),       cmocka_unit_test(test_lies),
 	    cmocka_unit_test(test_next_bytes),    cmocka_unit_test(test_names),
+	    cmocka_unit_test(test_shadow),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
