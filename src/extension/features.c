@@ -193,7 +193,8 @@ by_weight(const void *a, const void *b)
 
 /*
  * Those that the task's texts have more often than inputs on the whole, heaviest first; *found of
- * them. A word that only one text has says nothing about the task, and may be somebody's name.
+ * them. Of the first task that is learned there are none: there is nothing to tell it from. A word
+ * that only one text has says nothing about the task, and may be somebody's name.
  */
 static Word **
 weigh_words(HTAB *words, int n, const q3_terms *others, long *found)

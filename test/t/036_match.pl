@@ -172,7 +172,7 @@ my $features = q{SELECT f::text FROM qwen3dm.task_features AS f ORDER BY task};
 my $before = sql($features);
 $node->command_ok([ 'pg_dump', '-f', $dump, $node->connstr('postgres') ], 'pg_dump');
 sql('CREATE DATABASE restored');
-$node->command_ok([ 'psql', '-X', '-v', 'ON_ERROR_STOP=0', '-f', $dump, $node->connstr('restored') ], 'restored');
+$node->command_ok([ 'psql', '-X', '-v', 'ON_ERROR_STOP=1', '-f', $dump, $node->connstr('restored') ], 'restored');
 is($node->safe_psql('restored', $features), $before, 'the dump has all features');
 like($node->safe_psql('restored', matches($invoice)), qr/^billing /, 'which work');
 
