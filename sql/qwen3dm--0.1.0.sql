@@ -927,7 +927,7 @@ IS 'how mode auto decides about inputs without a task; edit the values';
 INSERT INTO qwen3dm.policy_defaults VALUES
     ('max_length', 2000, 'bytes: longer inputs without a task go to mode precise'),
     ('max_rarity', 0.6, '0 to 1: inputs of rarer words go to mode precise'),
-    ('min_similarity', 0.5, '0 to 1: from this similarity on a task suggests its mode');
+    ('min_similarity', 0.3, '0 to 1: from this similarity on a task suggests its mode');
 
 -- A dump has the rows that CREATE EXTENSION has made before it is restored.
 CREATE FUNCTION @extschema@.qwen3dm_set_default()

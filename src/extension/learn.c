@@ -42,7 +42,7 @@ QWEN3DM_FUNCTION(qwen3dm_task_certify);
  * The row of task_evidence
  * --------------------------------------------------------------------------------------------- */
 
-#define MAX_COLUMNS 24
+#define MAX_COLUMNS 32
 
 typedef struct Columns
 {
@@ -56,7 +56,8 @@ typedef struct Columns
 static void
 add(Columns *c, const char *name, Oid type, Datum value, bool isnull)
 {
-	Assert(c->n < MAX_COLUMNS);
+	if (c->n >= MAX_COLUMNS)
+		elog(ERROR, "too many columns of evidence");
 	c->names[c->n] = name;
 	c->types[c->n] = type;
 	c->values[c->n] = value;
