@@ -2,8 +2,8 @@
  * answer.c: the life of a request as the I/O thread sees it: accepted, lent to the threads,
  * answered.
  *
- * A request is on the list io->all until the threads give it back, and on its connection's list
- * until it is answered or the connection is gone; a cancelled one is answered at once and only
+ * A client's request is on the list io->all until the threads give it back, and on its connection's
+ * list until it is answered or the connection is gone; a cancelled one is answered at once and only
  * freed when it comes back.
  */
 #include "engine/io.h"
@@ -54,9 +54,9 @@ unlink_from_conn(q3_request *r)
 	r->conn = NULL;
 }
 
-/* The request has come back: frees it. */
+/* The request has come back, and has ended. */
 static void
-forget(q3_io *io, q3_request *r)
+unlink_request(q3_io *io, q3_request *r)
 {
 	unlink_from_conn(r);
 	if (r->all_prev != NULL)
@@ -65,8 +65,10 @@ forget(q3_io *io, q3_request *r)
 		io->all = r->all_next;
 	if (r->all_next != NULL)
 		r->all_next->all_prev = r->all_prev;
+	r->all_prev = r->all_next = r->conn_prev = r->conn_next = NULL;
 	io->lent_bytes -= r->frame_bytes;
-	q3_request_free(r);
+	if (io->all == NULL)
+		io->idle_ns = q3_now_ns();
 }
 
 /* ---------------------------------------------------------------------------------------------
@@ -237,8 +239,8 @@ answer_result(q3_io *io, q3_request *r, const q3p_usage *used)
 	return room != NULL;
 }
 
-/* The end of a request: its client is told, or the worker. */
-static void
+/* The end of a request: its client is told (true), or the worker. */
+static bool
 answer(q3_io *io, q3_request *r, const q3p_usage *used)
 {
 	q3_conn *conn = r->conn;
@@ -252,6 +254,7 @@ answer(q3_io *io, q3_request *r, const q3p_usage *used)
 		q3_usage_answered(conn, used);
 	else
 		q3_usage_tell(io, used);
+	return sent;
 }
 
 /* Sends the stream's text on, or keeps it for later when the client is slow. */
@@ -328,13 +331,14 @@ count(q3_io *io, const q3_request *r)
 {
 	io->status_due = true;
 	io->n_prompt_tokens += (uint64_t) atomic_load(&r->job.prompt_done);
-	io->n_output_tokens += (uint64_t) atomic_load(&r->job.output_tokens);
+	io->n_output_tokens += (uint64_t) (atomic_load(&r->job.output_tokens) - r->job.resumed);
 }
 
 static void
 finish(q3_io *io, q3_request *r)
 {
 	q3p_usage used = q3_usage_of(r);
+	bool sent;
 
 	io->n_classified += r->msg.kind == Q3P_CLASSIFY && r->conn != NULL && r->error.code == Q3_OK;
 	if (r->claim.verdict == Q3_UNJUDGED)
@@ -345,8 +349,10 @@ finish(q3_io *io, q3_request *r)
 	                                       ? used.prompt_tokens - r->claim.prompt
 	                                       : 0),
 	             q3_now_ns());
-	answer(io, r, &used);
-	forget(io, r);
+	sent = answer(io, r, &used);
+	unlink_request(io, r);
+	if (!sent || !q3_shadow_keep(io, r))
+		q3_request_free(r);
 }
 
 /* Requests of the role that were held, after one of it has ended. */
@@ -542,6 +548,8 @@ take_back(q3_io *io, q3_request *r)
 	count(io, r);
 	if (takes_another(r))
 		q3_workers_submit(io->workers, r);
+	else if (r->is_shadow)
+		q3_shadow_ended(io, r);
 	else
 	{
 		finish(io, r);

@@ -1,7 +1,7 @@
 /*
  * io.h: what the files of the event loop share: service.c (loop, status), connection.c (bytes and
- * frames of one client), answer.c (requests and their answers), usage.c (what requests used). One
- * thread runs all of it.
+ * frames of one client), answer.c (requests and their answers), usage.c (what requests used),
+ * shadow.c (shadow runs). One thread runs all of it.
  */
 #ifndef Q3_IO_H
 #define Q3_IO_H
@@ -35,6 +35,15 @@ typedef struct q3_conn
 	int32_t n_requests;
 } q3_conn;
 
+/* Answered requests that are to be computed again when there is nothing else to do. */
+typedef struct q3_shadows
+{
+	q3_request *head, **end; /* linked by next */
+	int32_t n;
+	size_t bytes;        /* of their frames */
+	q3_request *running; /* the threads have it; not one of the list */
+} q3_shadows;
+
 struct q3_io
 {
 	const q3_service_config *config;
@@ -49,9 +58,11 @@ struct q3_io
 	q3_conn *conns;
 	q3_conn *dirty;
 	q3_conn *graveyard; /* closed in this round, linked by next */
-	q3_request *all;    /* every request that has not come back from the threads */
+	q3_request *all;    /* every client's request that has not come back from the threads */
+	uint64_t idle_ns;   /* when the last one came back */
 	size_t lent_bytes;  /* of their frames */
 	q3_quota *quota;
+	q3_shadows shadows;
 
 	q3_buffer control_out;
 	int image_due;   /* descriptor that the worker is to be given; -1: none */
@@ -94,6 +105,19 @@ extern void q3_answer_drop(q3_io *io, q3_conn *conn);
 extern void q3_answer_collect(q3_io *io);
 /* Frees the requests that no thread has. */
 extern void q3_answer_stop(q3_io *io);
+
+/* shadow.c */
+extern void q3_shadow_init(q3_io *io);
+extern void q3_shadow_stop(q3_io *io);
+/* Takes the request, which has been answered, for a shadow run; false: it wants none, or no room.
+ */
+extern bool q3_shadow_keep(q3_io *io, q3_request *r);
+/* Milliseconds until q3_shadow_start() may have something to do; -1: some event comes before. */
+extern int q3_shadow_wait(const q3_io *io);
+/* Lends the next one to the threads if there is nothing else to do. */
+extern void q3_shadow_start(q3_io *io);
+/* The run has come back: tells the worker, and frees it. */
+extern void q3_shadow_ended(q3_io *io, q3_request *r);
 
 /* usage.c */
 /* What the request has used, as its answer tells; its strings are the request's. */

@@ -163,10 +163,8 @@ encode_prompt(q3_job *job, const q3_preparer *p, const q3_job_options *o, q3_err
 	return Q3_OK;
 }
 
-/* *greedy: the answer is the same every time. */
-static q3_code
-make_sampler(q3_job *job, const q3_preparer *p, const q3_job_options *o, bool thinking,
-             bool *greedy, q3_error *err)
+static q3_sampling
+sampling_of(const q3_job_options *o, bool thinking)
 {
 	q3_sampling sampling = {.temperature = thinking ? (float) THINKING_TEMPERATURE : 0.0f,
 	                        .top_p = thinking ? (float) THINKING_TOP_P : 1.0f,
@@ -179,7 +177,24 @@ make_sampler(q3_job *job, const q3_preparer *p, const q3_job_options *o, bool th
 		sampling.top_p = (float) o->top_p;
 	if (o->has_top_k)
 		sampling.top_k = o->top_k;
-	*greedy = sampling.temperature == 0 || sampling.top_k == 1;
+	return sampling;
+}
+
+/* The answer is the same every time. */
+static bool
+is_greedy(const q3_sampling *sampling)
+{
+	return sampling->temperature == 0 || sampling->top_k == 1;
+}
+
+/* *greedy: see above. */
+static q3_code
+make_sampler(q3_job *job, const q3_preparer *p, const q3_job_options *o, bool thinking,
+             bool *greedy, q3_error *err)
+{
+	q3_sampling sampling = sampling_of(o, thinking);
+
+	*greedy = is_greedy(&sampling);
 	job->sampler = q3_sampler_create(&sampling, p->n_vocab, err);
 	return job->sampler != NULL ? Q3_OK : err->code;
 }
@@ -208,10 +223,19 @@ hash_strings(EVP_MD_CTX *md, const q3_str *strings, size_t n)
 static void
 set_key(q3_job *job, const q3_job_options *o, bool thinking)
 {
-	uint64_t numbers[12] = {
-	    job->kind,     job->role,        job->mode,      (uint64_t) job->max_tokens,
-	    job->prompt.n, o->n_stops,       o->n_labels,    thinking,
-	    job->mean,     job->only_thinks, job->off_label, (uint64_t) job->think_left};
+	uint64_t numbers[13] = {job->kind,
+	                        job->role,
+	                        job->mode,
+	                        (uint64_t) job->max_tokens,
+	                        job->prompt.n,
+	                        o->n_stops,
+	                        o->n_labels,
+	                        thinking,
+	                        job->mean,
+	                        job->only_thinks,
+	                        job->off_label,
+	                        (uint64_t) job->think_left,
+	                        (uint64_t) job->pause_at};
 	EVP_MD_CTX *md = EVP_MD_CTX_new();
 
 	if (md == NULL || EVP_DigestInit_ex(md, EVP_sha256(), NULL) != 1)
@@ -451,9 +475,46 @@ room_to_think(const q3_job *job, const q3_preparer *p, const q3_labels *l)
 	return room > 0 ? (int32_t) room : 0;
 }
 
-q3_code
-q3_job_think(q3_job *job, const q3_preparer *p, const q3_job_options *o, bool *compute,
-             q3_error *err)
+/* The tokens of its output after which the job pauses. */
+static void
+set_pause(q3_job *job, const q3_job_options *o)
+{
+	if (o->pause_after > 0)
+		job->pause_at = q3_output_n_tokens(job->output) + o->pause_after;
+}
+
+void
+q3_job_resume(q3_job *job, q3_pause *from)
+{
+	job->output = from->output;
+	job->sampler = from->sampler;
+	job->max_tokens = from->max_tokens;
+	job->resumed = q3_output_n_tokens(job->output);
+	atomic_store(&job->output_tokens, job->resumed);
+	*from = (q3_pause){0};
+}
+
+/* The same tokens once more, which are in the prefix cache as a rule, and more behind them. */
+static q3_code
+think_on(q3_job *job, const q3_job_options *o, bool *compute, q3_error *err)
+{
+	q3_sampling sampling = sampling_of(o, false);
+
+	job->mode = o->mode;
+	job->only_thinks = true;
+	if (copy_tokens(o->thought, &job->prompt, err) != Q3_OK)
+		return err->code;
+	atomic_store(&job->prompt_tokens, (int) job->prompt.n);
+	set_pause(job, o);
+	if (o->share && is_greedy(&sampling))
+		set_key(job, o, true);
+	*compute = true;
+	return Q3_OK;
+}
+
+static q3_code
+think_first(q3_job *job, const q3_preparer *p, const q3_job_options *o, bool *compute,
+            q3_error *err)
 {
 	q3_labels *labels = make_labels(p, o, err);
 	int32_t room;
@@ -481,9 +542,19 @@ q3_job_think(q3_job *job, const q3_preparer *p, const q3_job_options *o, bool *c
 	if (code != Q3_OK || job->output == NULL)
 		return err->code;
 	code = begin_thinking(job, p, err);
+	set_pause(job, o);
 	if (code == Q3_OK && o->share && greedy)
 		set_key(job, o, true);
 	return code;
+}
+
+q3_code
+q3_job_think(q3_job *job, const q3_preparer *p, const q3_job_options *o, bool *compute,
+             q3_error *err)
+{
+	if (job->resumed > 0)
+		return think_on(job, o, compute, err);
+	return think_first(job, p, o, compute, err);
 }
 
 bool

@@ -66,6 +66,7 @@ typedef struct q3_job_options
 	uint64_t seed;
 	int32_t max_tokens;
 	int32_t thinking_budget; /* most tokens of thinking, then it is ended; 0: max_tokens ends it */
+	int32_t pause_after;     /* q3_job_think(): it pauses after so many tokens more; 0: never */
 	q3_str prompt;
 	q3_str system; /* data NULL: none */
 	q3_str schema; /* q3_job_generate(): JSON Schema that the value follows; data NULL: none */
@@ -75,8 +76,9 @@ typedef struct q3_job_options
 	size_t n_stops;
 	const q3_str *labels; /* q3_job_classify(), q3_job_think() */
 	size_t n_labels;
-	bool off_label;           /* q3_job_classify(): how probable other answers are is wanted */
-	const q3_tokens *thought; /* q3_job_classify(): from q3_job_take_thought(); NULL: none */
+	bool off_label; /* q3_job_classify(): how probable other answers are is wanted */
+	/* q3_job_classify(), or q3_job_think() that goes on: from q3_job_take_thought(); NULL: none */
+	const q3_tokens *thought;
 	/*
 	 * The answer may be that to an equal job which is in flight: same role, mode, tokens and
 	 * options, greedy, not streamed.
@@ -97,6 +99,7 @@ typedef struct q3_job
 	/* The caller's, after q3_job_init() and before preparation. */
 	uint32_t role;  /* whose fair share it uses, and whose prefixes */
 	int32_t weight; /* of that share */
+	bool yields;    /* it is cancelled where another one needs its room */
 
 	/* From preparation. */
 	q3_job_kind kind;
@@ -118,6 +121,8 @@ typedef struct q3_job
 	q3_constraint *constraint; /* where the value is under the schema */
 	bool in_value;             /* the constraint holds: thinking is over */
 	bool only_thinks;          /* the end of thinking ends the answer */
+	int32_t resumed;           /* tokens of the output that jobs before this one wrote */
+	int32_t pause_at;          /* the job ends when its output has so many; 0: not therefore */
 	int32_t think_left;        /* tokens of the thinking budget; 0: none, or it is over */
 	bool mean;                 /* EMBED: of the hidden states of all tokens, not the last one's */
 	int32_t n_embd;
@@ -192,9 +197,21 @@ extern q3_code q3_job_classify(q3_job *job, const q3_preparer *p, const q3_job_o
  * What the model thinks before it classifies, at most thinking_budget tokens (0: as many as the
  * context has room for beside the labels); greedy, unless the options say otherwise. *compute is
  * false where it cannot think, or there is nothing to choose. The labels are checked here already.
+ * A job that has paused is finished without a finish; q3_job_resume() and this, with the thought so
+ * far, make another one go on.
  */
 extern q3_code q3_job_think(q3_job *job, const q3_preparer *p, const q3_job_options *options,
                             bool *compute, q3_error *err);
+/* What a paused job needs to go on, but for its tokens. */
+typedef struct q3_pause
+{
+	q3_output *output;
+	q3_sampler *sampler;
+	int32_t max_tokens;
+} q3_pause;
+
+/* Gives a new job what is there, before it is prepared. */
+extern void q3_job_resume(q3_job *job, q3_pause *from);
 /* The prompt of a finished q3_job_think() and what was thought; the caller frees thought. False
  * when out of memory. */
 extern bool q3_job_take_thought(const q3_job *job, q3_tokens *thought);
@@ -217,6 +234,13 @@ extern void q3_job_copy_answer(q3_job *job, const q3_job *from);
 
 /* EMBED, computed to the end: makes job->vector. Q3_ERR_INTERNAL in job->error on failure. */
 extern void q3_job_finish_vector(q3_job *job);
+
+/* True when it has written what it may before it pauses. */
+static inline bool
+q3_job_pauses(const q3_job *job)
+{
+	return job->pause_at > 0 && q3_output_n_tokens(job->output) >= job->pause_at;
+}
 
 /* Tokens that a finished job generated; NaN or a probability in (0, 1]. */
 extern double q3_job_confidence(const q3_job *job);

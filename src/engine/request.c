@@ -10,7 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "policy/decision.h"
+/* Of an answer that can end early: so many tokens, then the labels are compared. */
+#define THINK_TOKENS 48
 
 const char *
 q3_sqlstate(q3_code code)
@@ -40,13 +41,19 @@ q3_sqlstate(q3_code code)
 	return "XX000";
 }
 
-static void
-begin_job(q3_request *r)
+void
+q3_request_begin_job(q3_request *r)
 {
 	q3_job_init(&r->job);
 	r->job.owner = r;
 	r->job.role = r->client.role;
 	r->job.weight = r->msg.priority > 0 ? (int32_t) r->msg.priority : Q3P_DEFAULT_PRIORITY;
+	if (!r->is_shadow)
+		return;
+	/* Beside all clients: what it takes and what it leaves in the cache is none of theirs. */
+	r->job.role = Q3_SHADOW_ROLE;
+	r->job.weight = 1;
+	r->job.yields = true;
 }
 
 q3_request *
@@ -70,8 +77,8 @@ q3_request_create(uint64_t id, char *frame, const char *payload, size_t length,
 	/* A SECURITY DEFINER function asks for its owner, over the connection of its caller. */
 	if (r->msg.role != 0)
 		r->client.role = r->msg.role;
-	begin_job(r);
-	r->ended.margin = r->ended.off_label = r->ended.first_ms = NAN;
+	q3_request_begin(r);
+	q3_request_begin_job(r);
 	r->mode = r->msg.mode == Q3P_EFFICIENT ? Q3_EFFICIENT : Q3_PRECISE;
 	r->reason = r->msg.mode == Q3P_AUTO ? "auto: no measured evidence for a cheaper mode"
 	                                    : "mode given by the call";
@@ -84,8 +91,7 @@ q3_request_free(q3_request *r)
 	if (r == NULL)
 		return;
 	q3_job_free(&r->job);
-	q3_output_free(r->ended.thinking);
-	q3_tokens_free(&r->thought);
+	q3_request_end(r);
 	q3_tokens_free(&r->tokens);
 	q3_buffer_free(&r->unsent);
 	q3_buffer_free(&r->text);
@@ -172,7 +178,7 @@ is_to_think(const q3_request *r)
 {
 	bool wanted = r->ended.escalated ? r->msg.escalate_thinking : r->msg.thinking;
 
-	return wanted && r->thought.n == 0;
+	return wanted && (r->thought.n == 0 || r->job.resumed > 0);
 }
 
 /* *compute: there is something to compute, and not only one label. */
@@ -182,17 +188,18 @@ make_classify_job(q3_request *r, const q3_preparer *p, q3_job_options *options, 
 	q3_code code;
 
 	*compute = false;
+	if (r->thought.n > 0)
+		options->thought = &r->thought;
 	if (is_to_think(r))
 	{
+		options->pause_after = r->msg.exit_margin > 0 ? THINK_TOKENS : 0;
 		code = q3_job_think(&r->job, p, options, compute, &r->error);
 		if (code != Q3_OK || *compute)
 			return code;
 		/* It cannot, or there is nothing to think about. */
 		q3_job_free(&r->job);
-		begin_job(r);
+		q3_request_begin_job(r);
 	}
-	if (r->thought.n > 0)
-		options->thought = &r->thought;
 	options->thinking = false;
 	options->off_label = !r->ended.escalated && (r->msg.off_label_limit > 0 || r->msg.shadow);
 	return q3_job_classify(&r->job, p, options, compute, &r->error);
@@ -331,97 +338,4 @@ q3_request_prepare(q3_request *r, const q3_preparer *p)
 			q3_fail(&r->error, Q3_ERR_INVALID, "unrecognized kind of request %" PRIu32, msg->kind);
 	}
 	return compute;
-}
-
-/* ---------------------------------------------------------------------------------------------
- * From job to job
- * --------------------------------------------------------------------------------------------- */
-
-/* Counts the job as ended; another one can begin. */
-static void
-end_job(q3_request *r)
-{
-	q3_ended *e = &r->ended;
-
-	e->n++;
-	/* What is read again behind a thought is no new prompt. */
-	if (r->thought.n == 0)
-	{
-		e->prompt_tokens += atomic_load(&r->job.prompt_tokens);
-		e->cached_tokens += atomic_load(&r->job.cached_tokens);
-	}
-	e->output_tokens += r->job.output != NULL ? q3_output_n_tokens(r->job.output) : 0;
-	if (e->started_ns == 0)
-		e->started_ns = r->job.started_ns;
-}
-
-/* The model has thought: what follows is behind that. */
-static bool
-keep_thought(q3_request *r)
-{
-	q3_tokens thought = {0};
-
-	if (!q3_job_take_thought(&r->job, &thought))
-	{
-		q3_tokens_free(&thought);
-		q3_fail(&r->error, Q3_ERR_MEMORY, "out of memory");
-		return false;
-	}
-	end_job(r);
-	r->thought = thought;
-	r->ended.thinking = r->job.output;
-	r->job.output = NULL;
-	return true;
-}
-
-/* What the request's limits say about its efficient answer; without any it is kept. */
-static q3_review_result
-review_answer(const q3_request *r)
-{
-	bool thin = r->msg.escalate_below > 0, off = r->msg.off_label_limit > 0;
-	q3_decision d = {.tier = Q3_TIER_EFFICIENT,
-	                 .escalate_to = thin || off ? Q3_TIER_PRECISE : Q3_TIER_EFFICIENT,
-	                 .threshold = thin ? r->msg.escalate_below : 0};
-
-	return q3_review(&d, r->ended.margin, isnan(r->ended.off_label) ? 0 : r->ended.off_label,
-	                 off ? r->msg.off_label_limit : 1);
-}
-
-/* The efficient answer is known: false if it is good enough. */
-static bool
-escalate(q3_request *r)
-{
-	q3_review_result review;
-
-	if (r->ended.escalated)
-		return false;
-	r->ended.margin = q3_labels_margin(r->job.labels);
-	r->ended.off_label = r->job.labels->off_label;
-	r->ended.first_ms = (double) (q3_now_ns() - r->arrived_ns) / 1e6;
-	if (r->mode != Q3_EFFICIENT)
-		return false;
-	review = review_answer(r);
-	if (review.tier == Q3_TIER_EFFICIENT)
-		return false;
-	end_job(r);
-	r->ended.escalated = true;
-	r->mode = Q3_PRECISE;
-	r->reason = q3_reason_text(review.reason);
-	return true;
-}
-
-bool
-q3_request_next(q3_request *r)
-{
-	bool more;
-
-	if (r->msg.kind != Q3P_CLASSIFY)
-		return false;
-	more = r->job.only_thinks ? keep_thought(r) : escalate(r);
-	if (more)
-	{
-		q3_job_free(&r->job);
-		begin_job(r);
-	}
-	return more;
 }

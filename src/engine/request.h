@@ -7,9 +7,11 @@
  * before it is computed, to be judged. At every moment one thread has
  * the request; the others touch only what is atomic (the job's numbers) or under a queue's lock.
  *
- * Some requests are several jobs, one after the other: the labels of a model that thinks are
- * compared when it has thought, and an efficient answer of which the labels are close is computed
- * again in precise. The I/O thread looks at each job that comes back, and lends the request again.
+ * Some requests are several jobs, one after the other (stages.c): the labels of a model that thinks
+ * are compared when it has thought, or now and then while it does, and an efficient answer that is
+ * not sure enough is computed again in precise. The I/O thread looks at each job that comes back,
+ * and lends the request again. A request that was answered can become a shadow run (shadow.c): the
+ * same question once more, for nobody.
  */
 #ifndef Q3_REQUEST_H
 #define Q3_REQUEST_H
@@ -23,6 +25,9 @@
 
 struct q3_conn;
 
+/* Of shadow runs, which are nobody's: no role has the last oid. */
+#define Q3_SHADOW_ROLE UINT32_MAX
+
 /* What a request's jobs have done before the present one. */
 typedef struct q3_ended
 {
@@ -33,6 +38,14 @@ typedef struct q3_ended
 	bool escalated;
 	double margin, off_label, first_ms; /* of the first answer; NaN: none, or unknown */
 } q3_ended;
+
+/* Thinking that pauses to compare the labels. */
+typedef struct q3_trials
+{
+	bool paused; /* it can go on, with what is in pause and in q3_ended.thinking */
+	q3_pause pause;
+	int32_t best; /* the label of which the last trial was sure enough; -1: none */
+} q3_trials;
 
 typedef struct q3_request
 {
@@ -52,6 +65,9 @@ typedef struct q3_request
 	q3_buffer unsent; /* stream text that the connection had no room for yet */
 	q3_claim claim;   /* on the tokens of its role */
 	q3_ended ended;   /* the jobs before this one */
+	q3_trials trials;
+	bool is_shadow;
+	int32_t kept; /* shadow: the label that the client was told */
 
 	/* Of the thread that has the request. */
 	bool to_judge; /* prepared; whether it is computed depends on its role's quota */
@@ -85,6 +101,13 @@ extern bool q3_request_prepare(q3_request *r, const q3_preparer *p);
  * which it is to be prepared again; margin and times of the answer are noted in r->ended.
  */
 extern bool q3_request_next(q3_request *r);
+/* Makes an efficient answer's request ask the same of mode precise, for nobody. */
+extern void q3_request_shadow(q3_request *r);
+/* A new job of the request; the one before has been freed. */
+extern void q3_request_begin_job(q3_request *r);
+/* Before the first job of the request; and freeing what its jobs have left. */
+extern void q3_request_begin(q3_request *r);
+extern void q3_request_end(q3_request *r);
 /* SQLSTATE for an error. */
 extern const char *q3_sqlstate(q3_code code);
 

@@ -231,7 +231,7 @@ forget_progress(q3_job *leader)
 {
 	atomic_store(&leader->prompt_done, 0);
 	atomic_store(&leader->cached_tokens, 0);
-	atomic_store(&leader->output_tokens, 0);
+	atomic_store(&leader->output_tokens, leader->resumed);
 	leader->owner_role = NULL;
 }
 
@@ -437,7 +437,12 @@ q3_schedule_room(const q3_job *job)
 	int32_t n = q3_prompt_length(job);
 
 	if (job->kind == Q3_JOB_GENERATE)
-		n += job->max_tokens - 1 - ((int32_t) job->prompt.n - atomic_load(&job->prompt_tokens));
+	{
+		bool pauses = job->pause_at > 0 && job->pause_at < job->max_tokens;
+
+		/* What the answer begins with is in the prompt. */
+		n += (pauses ? job->pause_at : job->max_tokens) - 1 - atomic_load(&job->output_tokens);
+	}
 	if (job->kind == Q3_JOB_CLASSIFY)
 		n += q3_labels_depth(job->labels) - job->labels->branches[0].depth;
 	return n;
@@ -491,6 +496,15 @@ fail_for_ever(q3_scheduler *s, q3_role *r)
 	q3_schedule_finish(s, job);
 }
 
+/* Those that yield do so in the next step. */
+static void
+make_way(q3_scheduler *s)
+{
+	for (int32_t i = 0; i < s->n_running; i++)
+		if (s->running[i]->yields)
+			atomic_store(&s->running[i]->cancelled, true);
+}
+
 /* The next job of the role; false when nobody else may be admitted either. */
 static bool
 admit_from(q3_scheduler *s, q3_role *r, uint64_t now)
@@ -515,6 +529,7 @@ admit_from(q3_scheduler *s, q3_role *r, uint64_t now)
 		fail_for_ever(s, r);
 		return true;
 	}
+	make_way(s);
 	job->refused = true;
 	r->stuck = true;
 	return !waits_too_long(job, now);

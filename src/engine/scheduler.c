@@ -86,12 +86,30 @@ end_probes(q3_job *job)
 	job->n_probes = 0;
 }
 
+/* What was thought is read again, with more behind it: it stays in the prefix cache, too. */
+static void
+keep_thought(q3_job *job)
+{
+	q3_tokens thought = {0};
+	int32_t n = q3_seq_length(job->seq);
+
+	/* The last token was never computed. */
+	if (q3_job_take_thought(job, &thought) && n < (int32_t) thought.n)
+	{
+		q3_seq_publish(job->seq, q3_prefix_key_of(job), thought.ids, n);
+		q3_seq_publish_part(job->seq, q3_prefix_key_of(job), thought.ids, n);
+	}
+	q3_tokens_free(&thought);
+}
+
 /* What other prompts may begin with stays in the prefix cache, up to the prompt's last token. */
 static void
 keep_prompt(q3_job *job)
 {
-	if (job->seq != NULL && q3_prompt_left(job) == 0 && q3_takes_prefixes(job) &&
-	    job->kind != Q3_JOB_PIN)
+	if (job->seq != NULL && q3_prompt_left(job) == 0 && job->only_thinks)
+		keep_thought(job);
+	else if (job->seq != NULL && q3_prompt_left(job) == 0 && q3_takes_prefixes(job) &&
+	         job->kind != Q3_JOB_PIN)
 		q3_seq_publish_part(job->seq, q3_prefix_key_of(job), job->prompt.ids,
 		                    (int32_t) job->prompt.n);
 }
@@ -455,7 +473,7 @@ next_token(q3_scheduler *s, q3_job *job, const q3_row *row)
 	atomic_store(&job->output_tokens, q3_output_n_tokens(job->output));
 	if (job->stream)
 		send_text(s, job);
-	return job->finish != Q3_FINISH_NONE || job->error.code != Q3_OK;
+	return job->finish != Q3_FINISH_NONE || job->error.code != Q3_OK || q3_job_pauses(job);
 }
 
 /* A part of the prompt is in the KV cache: others may have it. True when the job is complete. */

@@ -284,15 +284,22 @@ resume_accepting(q3_io *io)
  * The loop
  * --------------------------------------------------------------------------------------------- */
 
+/* The shorter of two waits; -1 is one without end. */
+static int
+shorter(int a, int b)
+{
+	return a < 0 || (b >= 0 && b < a) ? b : a;
+}
+
 static void
 run_round(q3_io *io)
 {
 	struct epoll_event events[64];
-	int timeout = status_wait(io);
+	int timeout = shorter(status_wait(io), q3_shadow_wait(io));
 	int n;
 
-	if (io->accept_paused && (timeout < 0 || timeout > 1000))
-		timeout = 1000;
+	if (io->accept_paused)
+		timeout = shorter(timeout, 1000);
 	n = epoll_wait(io->epoll_fd, events, 64, timeout);
 	if (n == 0 || io->graveyard != NULL)
 		resume_accepting(io);
@@ -306,7 +313,9 @@ run_round(q3_io *io)
 	if (io->graveyard != NULL)
 		resume_accepting(io);
 	q3_conn_free_closed(io);
-	if (q3_buffer_len(&io->control_out) > 0) /* what requests used */
+	if (!io->quit)
+		q3_shadow_start(io);
+	if (q3_buffer_len(&io->control_out) > 0) /* what requests used, and what shadow runs found */
 		flush_control(io);
 	if (status_wait(io) == 0)
 	{
@@ -383,6 +392,7 @@ stop(q3_io *io)
 		}
 		q3_conn_free_closed(io);
 		q3_answer_stop(io);
+		q3_shadow_stop(io);
 		q3_workers_free(io->workers);
 	}
 	q3_quota_free(io->quota);
@@ -403,6 +413,7 @@ q3_service_run(const q3_service_config *config)
 		return Q3_EXIT_FAILED;
 	io->config = config;
 	io->image_due = -1;
+	q3_shadow_init(io);
 	if (!start(io))
 	{
 		io->state.state = Q3P_FAILED;

@@ -29,6 +29,7 @@
 
 #include "extension/accounts.h"
 #include "extension/engine_process.h"
+#include "extension/live.h"
 #include "extension/module.h"
 
 /* Where the child finds its descriptors. */
@@ -341,6 +342,18 @@ read_control(Qwen3dmEngine *engine)
 	}
 }
 
+/* A shadow run of a task's row; of other rows nothing is kept. */
+static void
+note_shadow(const q3p_shadow *shadow)
+{
+	Qwen3dmLiveKey key = {.database = shadow->database, .question = shadow->question};
+
+	if (shadow->task.data == NULL)
+		return;
+	memcpy(key.task, shadow->task.data, shadow->task.len); /* shorter: see protocol.h */
+	qwen3dm_live_shadow(&key, shadow->agreed);
+}
+
 Qwen3dmEngineSaid
 qwen3dm_engine_listen(Qwen3dmEngine *engine, q3p_status *status)
 {
@@ -360,6 +373,7 @@ qwen3dm_engine_listen(Qwen3dmEngine *engine, q3p_status *status)
 		q3p_header header;
 		const char *payload;
 		q3p_usage usage;
+		q3p_shadow shadow;
 		int found = q3p_frame(in->data + engine->consumed, in->len - engine->consumed, &header);
 
 		if (found < 0 || (found == 0 && in->len - engine->consumed > 1024 * 1024))
@@ -371,6 +385,11 @@ qwen3dm_engine_listen(Qwen3dmEngine *engine, q3p_status *status)
 		if (header.type == Q3P_USAGE && q3p_usage_decode(payload, header.length, &usage))
 		{
 			qwen3dm_account_usage(&usage);
+			continue;
+		}
+		if (header.type == Q3P_SHADOW && q3p_shadow_decode(payload, header.length, &shadow))
+		{
+			note_shadow(&shadow);
 			continue;
 		}
 		if (header.type != Q3P_STATUS || !q3p_status_decode(payload, header.length, status))

@@ -179,7 +179,8 @@ engine_frame(engine *e, q3p_type type, frame *f)
 	{
 		if (f->header.type == (uint32_t) type)
 			return true;
-		assert_true(f->header.type == Q3P_STATUS || f->header.type == Q3P_USAGE);
+		assert_true(f->header.type == Q3P_STATUS || f->header.type == Q3P_USAGE ||
+		            f->header.type == Q3P_SHADOW);
 		free(f->payload);
 	}
 	return false;
@@ -204,6 +205,22 @@ engine_usage(engine *e, frame *f)
 	assert_true(engine_frame(e, Q3P_USAGE, f));
 	assert_true(q3p_usage_decode(f->payload, f->header.length, &usage));
 	return usage;
+}
+
+/* The next outcome of a shadow run. No request's usage may be told before it. */
+static inline q3p_shadow
+engine_shadow(engine *e, frame *f)
+{
+	q3p_shadow shadow;
+
+	while (read_frame(e->control, &e->said, f) && f->header.type != Q3P_SHADOW)
+	{
+		assert_int_equal(f->header.type, Q3P_STATUS);
+		free(f->payload);
+	}
+	assert_int_equal(f->header.type, Q3P_SHADOW);
+	assert_true(q3p_shadow_decode(f->payload, f->header.length, &shadow));
+	return shadow;
 }
 
 static inline void

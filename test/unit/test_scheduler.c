@@ -551,6 +551,42 @@ test_logprob_is_that_of_the_logits(void **state)
 	close_fixture(&f);
 }
 
+/* A job that yields ends where another one needs its room, and runs on where there is enough. */
+static void
+test_yielding_job_makes_way(void **state)
+{
+	q3_job_options o = options_for("aside", 400);
+	fixture f;
+	probe *aside, *small, *large;
+
+	(void) state;
+	open_fixture(&f, 512, 64, 1);
+	aside = make(&f, &o);
+	aside->job.yields = true;
+	q3_scheduler_submit(f.s, &aside->job);
+	for (int i = 0; i < 5; i++)
+		assert_true(q3_scheduler_step(f.s));
+	o = options_for("small", 8);
+	small = submit(&f, &o, 2, 100);
+	while (!small->done)
+		assert_true(q3_scheduler_step(f.s));
+	assert_int_equal(small->job.error.code, Q3_OK);
+	assert_false(aside->done);
+	o = options_for("large", 200);
+	large = submit(&f, &o, 2, 100);
+	assert_true(q3_scheduler_step(f.s));
+	assert_true(q3_scheduler_step(f.s));
+	assert_true(aside->done);
+	assert_int_equal(aside->job.error.code, Q3_ERR_CANCELLED);
+	run_all(&f);
+	assert_int_equal(large->job.error.code, Q3_OK);
+	assert_int_equal(large->job.finish, Q3_FINISH_LENGTH);
+	discard(aside);
+	discard(small);
+	discard(large);
+	close_fixture(&f);
+}
+
 int
 main(void)
 {
@@ -568,6 +604,7 @@ main(void)
 	    cmocka_unit_test(test_free_cancels_the_rest),
 	    cmocka_unit_test(test_short_prompt_overtakes_long_one),
 	    cmocka_unit_test(test_logprob_is_that_of_the_logits),
+	    cmocka_unit_test(test_yielding_job_makes_way),
 	};
 
 	return cmocka_run_group_tests(tests, load_model, free_model);

@@ -1,6 +1,7 @@
 /*
- * test_stages.c: requests that take several jobs: labels behind a thought, and efficient answers
- * that are computed again in mode precise. Over the engine's sockets, with a tiny random model.
+ * test_stages.c: requests that take several jobs: labels behind a thought, or amid it, efficient
+ * answers that are computed again in mode precise, and shadow runs. Over the engine's sockets, with
+ * a tiny random model.
  */
 #include <math.h>
 #include <setjmp.h>
@@ -10,16 +11,22 @@
 
 #include <cmocka.h>
 
+#include "policy/decision.h"
 #include "service_client.h"
 #include "tiny_qwen.h"
 
 #define N_LABELS 3
 #define BUDGET 12
+/* Some pieces of thinking, see request.c. */
+#define LONG_BUDGET 260
 
 static char model_path[64];
 static const q3_runtime_options runtime = {
     .threads = 1, .context_length = 2048, .max_batch_tokens = 64};
 static engine shared;
+/* Beside one long sequence there is room for others. */
+static const q3_runtime_options roomy = {
+    .threads = 1, .context_length = 2048, .max_batch_tokens = 64, .kv_bytes = 16 * 1024 * 1024};
 
 static const q3p_bytes departments[N_LABELS] = {{"billing", 7}, {"outage", 6}, {"spam", 4}};
 
@@ -38,12 +45,14 @@ classify(const char *prompt, uint32_t mode)
 /* What is compared of an answer. */
 typedef struct answer
 {
-	double probs[N_LABELS], margin;
+	double probs[N_LABELS], margin, off_label;
+	int best;
+	char reason[64];
 	uint32_t mode;
 	bool escalated;
 	int32_t prompt_tokens, output_tokens, thinking_tokens;
 	double first_ms, latency_ms;
-	char thinking[512];
+	char thinking[2048];
 	size_t thinking_len;
 } answer;
 
@@ -53,6 +62,7 @@ take(client *c, uint64_t *id)
 	frame f;
 	q3p_result r = client_result(c, &f);
 	answer a = {.margin = r.margin,
+	            .off_label = r.off_label,
 	            .mode = r.mode,
 	            .escalated = r.escalated,
 	            .prompt_tokens = r.prompt_tokens,
@@ -64,6 +74,9 @@ take(client *c, uint64_t *id)
 
 	assert_int_equal(r.n_probs, N_LABELS);
 	memcpy(a.probs, r.probs, sizeof(a.probs));
+	for (int i = 1; i < N_LABELS; i++)
+		a.best = a.probs[i] > a.probs[a.best] ? i : a.best;
+	snprintf(a.reason, sizeof(a.reason), "%.*s", (int) r.reason.len, r.reason.data);
 	assert_true(r.thinking.len < sizeof(a.thinking));
 	if (r.thinking.data != NULL)
 		memcpy(a.thinking, r.thinking.data, r.thinking.len);
@@ -139,6 +152,48 @@ test_escalation(void **state)
 	client_close(&c);
 }
 
+/* What lies outside the labels escalates, too, without any limit for the margin. */
+static void
+test_off_label(void **state)
+{
+	q3p_request m = classify("the meter smells", Q3P_EFFICIENT);
+	client c;
+	answer plain, precise, kept, again;
+
+	(void) state;
+	client_open(&c, &shared);
+	plain = ask(&c, &m);
+	assert_true(isnan(plain.off_label));
+	m.off_label_limit = 1;
+	kept = ask(&c, &m);
+	assert_true(kept.off_label > 0 && kept.off_label < 1);
+	assert_same_probs(&kept, &plain);
+	m.mode = Q3P_PRECISE;
+	precise = ask(&c, &m);
+	assert_true(precise.off_label > 0 && precise.off_label != kept.off_label);
+	m.mode = Q3P_EFFICIENT;
+	m.off_label_limit = kept.off_label; /* not above it */
+	again = ask(&c, &m);
+	assert_false(again.escalated);
+	assert_true(again.off_label == kept.off_label);
+	m.off_label_limit = nextafter(kept.off_label, 0);
+	again = ask(&c, &m);
+	assert_true(again.escalated && again.off_label == kept.off_label);
+	assert_true(again.margin == plain.margin);
+	assert_same_probs(&again, &precise);
+	assert_string_equal(again.reason, q3_reason_text(Q3_REASON_OFF_LABEL));
+	m.escalate_below = 2; /* comes first */
+	again = ask(&c, &m);
+	assert_true(again.escalated);
+	assert_string_equal(again.reason, q3_reason_text(Q3_REASON_THIN_MARGIN));
+	m.escalate_below = m.off_label_limit = 0;
+	m.shadow = true;
+	again = ask(&c, &m);
+	assert_false(again.escalated);
+	assert_true(again.off_label == kept.off_label);
+	client_close(&c);
+}
+
 static void
 test_thinking(void **state)
 {
@@ -183,6 +238,99 @@ test_thinking(void **state)
 	client_close(&c);
 }
 
+static void
+assert_same_thought(const answer *a, const answer *b)
+{
+	assert_same_probs(a, b);
+	assert_int_equal(a->thinking_len, b->thinking_len);
+	assert_memory_equal(a->thinking, b->thinking, b->thinking_len);
+	assert_int_equal(a->thinking_tokens, b->thinking_tokens);
+	assert_int_equal(a->output_tokens, b->output_tokens);
+	assert_int_equal(a->prompt_tokens, b->prompt_tokens);
+}
+
+/* Comparing labels amid the thought changes nothing until it ends it. */
+static void
+check_early_exit(client *c, q3p_request m)
+{
+	answer whole, never, early, again;
+
+	whole = ask(c, &m);
+	assert_int_equal(whole.thinking_tokens, LONG_BUDGET + 1);
+	m.exit_margin = 2;
+	never = ask(c, &m);
+	assert_same_thought(&never, &whole);
+	assert_true(m.mode != Q3P_PRECISE || never.margin == whole.margin);
+	m.exit_margin = 1e-12;
+	early = ask(c, &m);
+	assert_true(early.thinking_tokens > 2 && early.thinking_tokens < whole.thinking_tokens);
+	assert_int_equal(early.output_tokens, early.thinking_tokens);
+	assert_int_equal(early.prompt_tokens, whole.prompt_tokens);
+	assert_true(early.thinking_len > 0 && early.thinking_len < whole.thinking_len);
+	assert_memory_equal(early.thinking, whole.thinking, early.thinking_len);
+	again = ask(c, &m);
+	assert_same_thought(&again, &early);
+	/* What it came to is what that much thinking comes to. */
+	m.exit_margin = 0;
+	m.thinking_budget = early.thinking_tokens - 1;
+	again = ask(c, &m);
+	assert_same_thought(&again, &early);
+}
+
+static void
+test_early_exit(void **state)
+{
+	q3p_request m = classify("the meter counts down", Q3P_PRECISE);
+	client c;
+
+	(void) state;
+	client_open(&c, &shared);
+	m.thinking = true;
+	m.thinking_budget = LONG_BUDGET;
+	check_early_exit(&c, m);
+	/* Drawn tokens go on as they would have. */
+	m.has_temperature = true;
+	m.temperature = 0.9;
+	m.seed = 4;
+	check_early_exit(&c, m);
+	m = classify("the meter counts down", Q3P_EFFICIENT);
+	m.escalate_below = 2;
+	m.escalate_thinking = true;
+	m.thinking_budget = LONG_BUDGET;
+	check_early_exit(&c, m);
+	client_close(&c);
+}
+
+/* Where nothing is found in a cache, all bits are the same. */
+static void
+test_early_exit_without_cache(void **state)
+{
+	q3p_request m = classify("the meter counts up", Q3P_PRECISE);
+	q3_runtime_options without = runtime;
+	engine other;
+	client c, d;
+	answer a, b;
+
+	(void) state;
+	without.no_prefix_cache = true;
+	engine_start(&other, model_path, &without);
+	engine_wait_ready(&other);
+	client_open(&c, &shared);
+	client_open(&d, &other);
+	m.thinking = true;
+	m.thinking_budget = LONG_BUDGET;
+	for (int i = 0; i < 3; i++)
+	{
+		m.exit_margin = i == 0 ? 0 : i == 1 ? 2 : 1e-12;
+		a = ask(&c, &m);
+		b = ask(&d, &m);
+		assert_same_thought(&a, &b);
+	}
+	client_close(&c);
+	client_close(&d);
+	assert_int_equal(engine_stop(&other), 0);
+}
+
 /* Each of many gets the answer that it would get alone, equal ones the same. */
 static void
 test_many(void **state)
@@ -204,7 +352,9 @@ test_many(void **state)
 		m = classify(texts[i], Q3P_EFFICIENT);
 		m.escalate_below = i % 3 == 0 ? 2 : 0;
 		m.escalate_thinking = i % 2 == 0;
-		m.thinking_budget = BUDGET;
+		m.thinking_budget = i % 4 == 0 ? LONG_BUDGET : BUDGET;
+		m.exit_margin = i % 12 == 0 ? 0.02 : 0;
+		m.off_label_limit = i % 5 == 0 ? 1 : 0;
 		alone[i] = ask(&c, &m);
 		assert_int_equal(alone[i].escalated, i % 3 == 0);
 	}
@@ -215,7 +365,9 @@ test_many(void **state)
 		m = classify(texts[i], Q3P_EFFICIENT);
 		m.escalate_below = i % 3 == 0 ? 2 : 0;
 		m.escalate_thinking = i % 2 == 0;
-		m.thinking_budget = BUDGET;
+		m.thinking_budget = i % 4 == 0 ? LONG_BUDGET : BUDGET;
+		m.exit_margin = i % 12 == 0 ? 0.02 : 0;
+		m.off_label_limit = i % 5 == 0 ? 1 : 0;
 		client_request_labels(&c, id, &m, NULL, departments);
 	}
 	for (int n = 0; n < N; n++)
@@ -226,6 +378,7 @@ test_many(void **state)
 		assert_same_probs(&a, &alone[id / 2]);
 		assert_int_equal(a.prompt_tokens, alone[id / 2].prompt_tokens);
 		assert_int_equal(a.output_tokens, alone[id / 2].output_tokens);
+		assert_memory_equal(&a.off_label, &alone[id / 2].off_label, sizeof(a.off_label));
 	}
 	client_close(&c);
 }
@@ -283,6 +436,17 @@ test_cancel(void **state)
 	assert_true(used.output_tokens >= 5);
 	assert_true(used.prompt_tokens > 0);
 	free(f.payload);
+	/* In a job that goes on with what others have thought. */
+	m.exit_margin = 2;
+	client_request_labels(&c, 7, &m, NULL, departments);
+	wait_written(&watcher, 110);
+	client_plain(&c, Q3P_CANCEL, 7);
+	client_expect_error(&c, 7, "57014", "cancelled");
+	wait_idle(&watcher);
+	used = engine_usage(&shared, &f);
+	assert_true(used.output_tokens >= 110 && used.output_tokens < 1500);
+	free(f.payload);
+	m.exit_margin = 0;
 	/* A client that goes away in its second job. */
 	client_request_labels(&c, 8, &m, NULL, departments);
 	wait_written(&watcher, 5);
@@ -357,6 +521,271 @@ test_budget_of_answers(void **state)
 	client_close(&c);
 }
 
+/* ---------------------------------------------------------------------------------------------
+ * Shadow runs
+ * --------------------------------------------------------------------------------------------- */
+
+static q3p_request
+shadowed(const char *prompt, uint64_t question)
+{
+	q3p_request m = classify(prompt, Q3P_EFFICIENT);
+
+	m.shadow = true;
+	m.question = question;
+	m.task = (q3p_bytes){"triage", 6};
+	return m;
+}
+
+static uint64_t
+engine_shadow_question(engine *e)
+{
+	frame f;
+	q3p_shadow shadow = engine_shadow(e, &f);
+
+	free(f.payload);
+	return shadow.question;
+}
+
+static void
+expect_shadow(engine *e, uint64_t question, bool agreed)
+{
+	frame f;
+	q3p_shadow shadow = engine_shadow(e, &f);
+
+	assert_true(shadow.question == question);
+	assert_int_equal(shadow.database, 5);
+	assert_true(shadow.task.len == 6 && memcmp(shadow.task.data, "triage", 6) == 0);
+	assert_int_equal(shadow.agreed, agreed);
+	free(f.payload);
+}
+
+/* What is told is what asking would have told, of both kinds. */
+static void
+test_shadow(void **state)
+{
+	enum
+	{
+		N = 24
+	};
+	char text[40];
+	engine e;
+	client c;
+	int n_agreed[2] = {0, 0};
+
+	(void) state;
+	engine_start(&e, model_path, &runtime);
+	engine_wait_ready(&e);
+	client_open(&c, &e);
+	for (int i = 0; i < N; i++)
+	{
+		q3p_request m, precise;
+		answer first, then;
+
+		snprintf(text, sizeof(text), "%d meters do not turn", i);
+		m = shadowed(text, UINT64_MAX - (uint64_t) i);
+		m.escalate_thinking = i % 4 != 0;
+		m.thinking_budget = i % 2 ? LONG_BUDGET : BUDGET;
+		m.exit_margin = i % 3 ? 0.02 : 0;
+		m.token_quota = 100000;
+		first = ask(&c, &m);
+		precise = classify(text, Q3P_PRECISE);
+		precise.thinking = m.escalate_thinking;
+		precise.thinking_budget = m.thinking_budget;
+		precise.exit_margin = m.exit_margin;
+		then = ask(&c, &precise);
+		n_agreed[first.best == then.best]++;
+		expect_shadow(&e, m.question, first.best == then.best);
+	}
+	assert_true(n_agreed[0] > 0 && n_agreed[1] > 0);
+	client_close(&c);
+	assert_int_equal(engine_stop(&e), 0);
+}
+
+/* Keeps the engine busy, so that no shadow run begins. */
+static void
+be_busy(client *c)
+{
+	q3p_request m = {
+	    .kind = Q3P_GENERATE, .mode = Q3P_PRECISE, .max_tokens = 1900, .prompt = {"on", 2}};
+	q3p_activity row;
+
+	client_request(c, 1, &m, NULL);
+	while (client_activity(c, &row, 1) == 0 || row.phase != Q3P_DECODE)
+		usleep(1000);
+}
+
+static void
+be_idle(engine *e, client *c)
+{
+	frame f;
+
+	client_plain(c, Q3P_CANCEL, 1);
+	client_expect_error(c, 1, "57014", "cancelled");
+	assert_int_equal(engine_usage(e, &f).kind, Q3P_GENERATE);
+	free(f.payload);
+}
+
+/* All that wait are told, each once; returns how many before the one that is sent here. */
+static int
+count_shadows(engine *e, client *c, bool *told, uint64_t n)
+{
+	q3p_request last = shadowed("the last one", 1000);
+	int count = 0;
+
+	usleep(50000); /* those that wait have begun: there is room for one more */
+	assert_int_equal(ask(c, &last).mode, Q3P_EFFICIENT);
+	for (uint64_t question; (question = engine_shadow_question(e)) != 1000; count++)
+	{
+		assert_true(question < n && !told[question]);
+		told[question] = true;
+	}
+	return count;
+}
+
+/* Only so many wait, and none of what was escalated or went wrong. */
+static void
+test_shadow_limits(void **state)
+{
+	enum
+	{
+		N = 100,
+		N_ESCALATED = 10,
+		MOST = 64
+	};
+	char text[40];
+	engine e;
+	client c, other;
+	bool told[N] = {false};
+
+	(void) state;
+	engine_start(&e, model_path, &roomy);
+	engine_wait_ready(&e);
+	client_open(&other, &e);
+	client_open(&c, &e);
+	be_busy(&other);
+	for (uint64_t i = 0; i < N; i++)
+	{
+		q3p_request m;
+
+		snprintf(text, sizeof(text), "meter %d", (int) i);
+		m = shadowed(text, i);
+		m.escalate_below = i < N_ESCALATED ? 2 : 0;
+		m.thinking = i == N_ESCALATED; /* not in this mode */
+		client_request_labels(&c, i, &m, NULL, departments);
+	}
+	for (int i = 0; i < N; i++)
+		free(client_frame(&c).payload);
+	be_idle(&e, &other);
+	assert_int_equal(count_shadows(&e, &c, told, N), MOST);
+	for (int i = 0; i <= N_ESCALATED; i++)
+		assert_false(told[i]);
+	client_close(&c);
+	client_close(&other);
+	assert_int_equal(engine_stop(&e), 0);
+}
+
+/* Only so many bytes wait: three requests of five megabytes. */
+static void
+test_shadow_bytes(void **state)
+{
+	const size_t size = (size_t) 5 * 1024 * 1024;
+	q3p_bytes stop = {calloc(1, size), size};
+	engine e;
+	client c, other;
+	bool told[5] = {false};
+
+	(void) state;
+	assert_non_null(stop.data);
+	engine_start(&e, model_path, &roomy);
+	engine_wait_ready(&e);
+	client_open(&other, &e);
+	client_open(&c, &e);
+	be_busy(&other);
+	for (uint64_t i = 0; i < 5; i++)
+	{
+		q3p_request m = shadowed("how much is it?", i);
+
+		m.n_stops = 1; /* means nothing here */
+		client_request_labels(&c, i, &m, &stop, departments);
+		free(client_frame(&c).payload);
+	}
+	be_idle(&e, &other);
+	assert_int_equal(count_shadows(&e, &c, told, 5), 3);
+	assert_true(told[0] && told[1] && told[2]);
+	free((char *) stop.data);
+	client_close(&c);
+	client_close(&other);
+	assert_int_equal(engine_stop(&e), 0);
+}
+
+/* Nobody notices one that takes long; it goes on when its client is gone, and is charged to nobody.
+ */
+static void
+test_shadow_aside(void **state)
+{
+	q3p_request m = shadowed("the meter is fine", 1);
+	engine e;
+	client c;
+	q3p_activity row;
+	answer a;
+
+	(void) state;
+	engine_start(&e, model_path, &roomy);
+	engine_wait_ready(&e);
+	client_open(&c, &e);
+	m.escalate_thinking = true;
+	m.thinking_budget = 1500;
+	a = ask(&c, &m);
+	client_close(&c);
+	client_open(&c, &e);
+	usleep(50000);
+	assert_int_equal(client_activity(&c, &row, 1), 0);
+	m.shadow = false;
+	m.token_quota = (uint32_t) (3 * a.prompt_tokens);
+	ask(&c, &m);
+	assert_true(engine_shadow_question(&e) == 1);
+	ask(&c, &m);
+	client_close(&c);
+	assert_int_equal(engine_stop(&e), 0);
+}
+
+/* One that has all the room gives way; the engine's end waits for none. */
+static void
+test_shadow_gives_way(void **state)
+{
+	q3p_request m = shadowed("the meter is fine", 1);
+	engine e;
+	client c;
+	uint64_t question;
+
+	(void) state;
+	engine_start(&e, model_path, &runtime); /* room for one sequence of the whole context */
+	engine_wait_ready(&e);
+	client_open(&c, &e);
+	m.escalate_thinking = true; /* as long as there is room */
+	ask(&c, &m);
+	usleep(30000);
+	m = shadowed("the meter is not fine", 2);
+	m.escalate_below = 2;
+	m.escalate_thinking = true;
+	m.thinking_budget = 400;
+	assert_true(ask(&c, &m).escalated);
+	m = shadowed("the meter is back", 3);
+	ask(&c, &m);
+	/* A fast machine may have come to the end of the first. */
+	while ((question = engine_shadow_question(&e)) != 3)
+		assert_true(question == 1);
+	for (uint64_t i = 0; i < 3; i++)
+	{
+		m = shadowed("the meter is gone", i);
+		m.escalate_thinking = true;
+		ask(&c, &m);
+	}
+	usleep(30000);
+	assert_int_equal(engine_stop(&e), 0);
+	client_close(&c);
+}
+
 static int
 start_shared(void **state)
 {
@@ -382,9 +811,20 @@ int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    cmocka_unit_test(test_escalation), cmocka_unit_test(test_thinking),
-	    cmocka_unit_test(test_many),       cmocka_unit_test(test_cancel),
-	    cmocka_unit_test(test_errors),     cmocka_unit_test(test_budget_of_answers),
+	    cmocka_unit_test(test_escalation),
+	    cmocka_unit_test(test_thinking),
+	    cmocka_unit_test(test_many),
+	    cmocka_unit_test(test_cancel),
+	    cmocka_unit_test(test_errors),
+	    cmocka_unit_test(test_budget_of_answers),
+	    cmocka_unit_test(test_off_label),
+	    cmocka_unit_test(test_early_exit),
+	    cmocka_unit_test(test_early_exit_without_cache),
+	    cmocka_unit_test(test_shadow),
+	    cmocka_unit_test(test_shadow_limits),
+	    cmocka_unit_test(test_shadow_bytes),
+	    cmocka_unit_test(test_shadow_aside),
+	    cmocka_unit_test(test_shadow_gives_way),
 	};
 
 	return cmocka_run_group_tests(tests, start_shared, stop_shared);
