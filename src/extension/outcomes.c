@@ -228,6 +228,7 @@ Datum
 qwen3dm_stat_progress(PG_FUNCTION_ARGS)
 {
 	FuncCallContext *funcctx;
+	Datum row;
 
 	if (SRF_IS_FIRSTCALL())
 	{
@@ -245,8 +246,9 @@ qwen3dm_stat_progress(PG_FUNCTION_ARGS)
 	funcctx = SRF_PERCALL_SETUP();
 	if (funcctx->call_cntr >= funcctx->max_calls)
 		SRF_RETURN_DONE(funcctx);
-	SRF_RETURN_NEXT(
-	    funcctx, slot_row(funcctx->tuple_desc, (Slot *) funcctx->user_fctx + funcctx->call_cntr));
+	/* The macro counts before it looks at the row. */
+	row = slot_row(funcctx->tuple_desc, (Slot *) funcctx->user_fctx + funcctx->call_cntr);
+	SRF_RETURN_NEXT(funcctx, row);
 }
 
 /* ---------------------------------------------------------------------------------------------
