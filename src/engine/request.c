@@ -10,7 +10,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Of an answer that can end early: so many tokens, then the labels are compared. */
+/*
+ * Of an answer that can end early: so many tokens, then the labels are compared. A piece costs
+ * about as much as one or two tokens more. With 16 or 32 the model for three jobs, whose thoughts
+ * have 66 tokens, ends many before they have come to anything, and is right less often for that.
+ */
 #define THINK_TOKENS 48
 
 const char *

@@ -52,7 +52,7 @@ typedef struct answer
 	bool escalated;
 	int32_t prompt_tokens, output_tokens, thinking_tokens;
 	double first_ms, latency_ms;
-	char thinking[2048];
+	char thinking[4096];
 	size_t thinking_len;
 } answer;
 
@@ -410,6 +410,43 @@ wait_idle(client *c)
 	}
 }
 
+/* One of two that are the same is cancelled amid a later piece; the other takes over. */
+static void
+test_equal_thoughts(void **state)
+{
+	q3p_request m = classify("the meter counts everything", Q3P_PRECISE);
+	client c, watcher;
+	q3p_usage used;
+	answer alone, heir;
+	frame f;
+
+	(void) state;
+	client_open(&c, &shared);
+	client_open(&watcher, &shared);
+	m.thinking = true;
+	m.thinking_budget = 1200;
+	m.exit_margin = 2;
+	alone = ask(&c, &m);
+	for (uint64_t id = 7; id <= 8; id++)
+	{
+		client_request_labels(&c, id, &m, NULL, departments);
+		if (id == 7)
+			wait_written(&watcher, 2);
+	}
+	wait_written(&watcher, 120);
+	client_plain(&c, Q3P_CANCEL, 7);
+	client_expect_error(&c, 7, "57014", "cancelled");
+	heir = take(&c, NULL);
+	assert_same_thought(&heir, &alone);
+	wait_idle(&watcher);
+	used = engine_usage(&shared, &f);
+	/* At least the pieces before that one, which both have. */
+	assert_true(used.output_tokens >= 97 && used.output_tokens < alone.output_tokens);
+	free(f.payload);
+	client_close(&c);
+	client_close(&watcher);
+}
+
 /* A request that is cancelled in its second job: an error, and the worker is told of both jobs. */
 static void
 test_cancel(void **state)
@@ -728,6 +765,8 @@ test_shadow_aside(void **state)
 	client c;
 	q3p_activity row;
 	answer a;
+	q3p_status status;
+	frame f;
 
 	(void) state;
 	engine_start(&e, model_path, &roomy);
@@ -745,6 +784,14 @@ test_shadow_aside(void **state)
 	ask(&c, &m);
 	assert_true(engine_shadow_question(&e) == 1);
 	ask(&c, &m);
+	/* The engine itself counts what it computes, and how many clients asked. */
+	do
+	{
+		assert_true(engine_status(&e, &status, &f));
+		free(f.payload);
+	} while (status.requests < 3 || status.classified < 3);
+	assert_int_equal(status.requests, 3);
+	assert_int_equal(status.output_tokens, 1501);
 	client_close(&c);
 	assert_int_equal(engine_stop(&e), 0);
 }
@@ -820,6 +867,7 @@ main(void)
 	    cmocka_unit_test(test_off_label),
 	    cmocka_unit_test(test_early_exit),
 	    cmocka_unit_test(test_early_exit_without_cache),
+	    cmocka_unit_test(test_equal_thoughts),
 	    cmocka_unit_test(test_shadow),
 	    cmocka_unit_test(test_shadow_limits),
 	    cmocka_unit_test(test_shadow_bytes),
