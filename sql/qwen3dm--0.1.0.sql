@@ -922,12 +922,14 @@ CREATE TABLE qwen3dm.policy_defaults (
     description pg_catalog.text NOT NULL);
 
 COMMENT ON TABLE qwen3dm.policy_defaults
-IS 'how mode auto decides about inputs without a task; edit the values';
+IS 'the numbers that mode auto decides by; edit the values';
 
 INSERT INTO qwen3dm.policy_defaults VALUES
     ('max_length', 2000, 'bytes: longer inputs without a task go to mode precise'),
     ('max_rarity', 0.6, '0 to 1: inputs of rarer words go to mode precise'),
-    ('min_similarity', 0.3, '0 to 1: from this similarity on a task suggests its mode');
+    ('min_similarity', 0.3, '0 to 1: from this similarity on a task suggests its mode'),
+    ('delta', 0.05, '0 to 1: the probability that a certificate may be wrong'),
+    ('exit_margin', 0.95, '0 to 1: thinking that mode auto has begun ends when the best label is twice running ahead by this; 0: never');
 
 -- A dump has the rows that CREATE EXTENSION has made before it is restored.
 CREATE FUNCTION @extschema@.qwen3dm_set_default()

@@ -200,6 +200,8 @@ apply(const Qwen3dmSituation *s, const q3_decision *d, q3p_request *message,
 {
 	decision->reason = q3_reason_text((q3_reason) d->reason);
 	message->thinking = d->tier == Q3_TIER_THINKING;
+	if (d->tier == Q3_TIER_THINKING || d->escalate_to == Q3_TIER_THINKING)
+		message->exit_margin = qwen3dm_policy_default(QWEN3DM_EXIT_MARGIN);
 	message->mode = d->tier == Q3_TIER_EFFICIENT ? Q3P_EFFICIENT : Q3P_PRECISE;
 	if (s->evidence != NULL)
 		decision->off_label_limit = s->evidence->off_label_limit;

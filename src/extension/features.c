@@ -210,7 +210,10 @@ weigh_words(HTAB *words, int n, const q3_terms *others, long *found)
 	{
 		double common = q3_terms_count(others, w->hash);
 
-		w->weight = (double) w->texts / n * log((1 + (double) others->inputs) / (1 + common));
+		w->weight = (double) w->texts / n;
+		/* The first task stands out from nothing. */
+		if (others->inputs > 0)
+			w->weight *= log((1 + (double) others->inputs) / (1 + common));
 		if (w->texts > 1 && w->weight > 0)
 			list[(*found)++] = w;
 	}

@@ -31,8 +31,6 @@ QWEN3DM_FUNCTION(qwen3dm_task_learn);
 QWEN3DM_FUNCTION(qwen3dm_task_certify);
 
 #define MAX_ROWS 1000000
-/* Of a certificate: the probability that it is wrong, of all attempts together. */
-#define DELTA 0.05
 /* Of a threshold: that it will do, by the learned rows. The certificate is what proves it. */
 #define CONFIDENCE 0.9
 /* This part of the learned rows had less probability outside the labels than what is usual. */
@@ -120,6 +118,15 @@ known(const Qwen3dmRehearsal *r)
 	bool other;
 
 	return qwen3dm_evidence(r->options.task, r->digest, r->question, &other);
+}
+
+/* Attempts share the probability of error: each has four fifths of what is left. */
+static double
+delta_of(int32 attempts)
+{
+	double delta = qwen3dm_policy_default(QWEN3DM_DELTA);
+
+	return Max(1e-9, Min(delta, 0.5)) * 0.8 * pow(0.2, attempts);
 }
 
 /* The same rows are drawn again until an attempt has come to its end. */
@@ -320,7 +327,7 @@ choose_threshold(Lesson *l)
 	                          .confidence = CONFIDENCE,
 	                          .efficient_cost = l->ms[Q3_TIER_EFFICIENT],
 	                          .precise_cost = l->ms[l->reference],
-	                          .delta = DELTA,
+	                          .delta = delta_of(0),
 	                          .planned_rows = l->rehearsal.population};
 
 	for (int i = 0; i < l->rehearsal.n; i++)
@@ -535,13 +542,6 @@ typedef struct Trial
 	int64 escalated;
 	q3_martingale bet;
 } Trial;
-
-/* Attempts share the probability of error: each has four fifths of what is left. */
-static double
-delta_of(int32 attempts)
-{
-	return DELTA * 0.8 * pow(0.2, attempts);
-}
 
 static const Qwen3dmEvidence *
 learned(const Qwen3dmRehearsal *r)

@@ -18,6 +18,8 @@ typedef enum Qwen3dmDefault
 	QWEN3DM_MAX_LENGTH,     /* max_length: bytes of input without a task that may go to efficient */
 	QWEN3DM_MAX_RARITY,     /* max_rarity: of its words, 0 to 1 */
 	QWEN3DM_MIN_SIMILARITY, /* min_similarity: from which on a task suggests its mode */
+	QWEN3DM_DELTA,          /* delta: of certificates, the probability that one is wrong */
+	QWEN3DM_EXIT_MARGIN,    /* exit_margin: ends thinking that auto has begun; 0: nothing does */
 	QWEN3DM_N_DEFAULTS
 } Qwen3dmDefault;
 

@@ -19,6 +19,7 @@
 #include "extension/connection.h"
 #include "extension/decide.h"
 #include "extension/encoding.h"
+#include "extension/match.h"
 #include "extension/rehearse.h"
 
 #define FETCH 1000
@@ -200,6 +201,8 @@ submit(const Qwen3dmRehearsal *r, q3p_bytes row, q3_tier tier)
 
 	message.mode = tier == Q3_TIER_EFFICIENT ? Q3P_EFFICIENT : Q3P_PRECISE;
 	message.thinking = tier == Q3_TIER_THINKING;
+	if (message.thinking)
+		message.exit_margin = qwen3dm_policy_default(QWEN3DM_EXIT_MARGIN);
 	/* So that the engine tells what lies outside the labels; nothing lies above 1. */
 	message.off_label_limit = tier == Q3_TIER_EFFICIENT ? 2 : 0;
 	return qwen3dm_submit(&message, &r->options.lists);
