@@ -57,7 +57,7 @@ GRANT USAGE ON SCHEMA qwen3dm TO regress_accounts_giver WITH GRANT OPTION;
 SET ROLE regress_accounts_giver;
 SELECT qwen_grant('regress_accounts_other');
 RESET ROLE;
-GRANT SELECT ON qwen3dm.tasks TO regress_accounts_giver WITH GRANT OPTION;
+GRANT SELECT ON ALL TABLES IN SCHEMA qwen3dm TO regress_accounts_giver WITH GRANT OPTION;
 SELECT qwen_revoke('regress_accounts_other');
 SET ROLE regress_accounts_giver;
 SELECT qwen_grant('regress_accounts_other');

@@ -64,10 +64,10 @@ SELECT array_agg(round(probability::numeric, 9)) FROM qwen_classify_probs('N/A',
 SELECT abs(qwen_score('N/A', 'it is a letter', calibrate => true) - 0.5) < 1e-9 AS even;
 SELECT max(abs(c.probability - u.probability / n.probability / total)) < 1e-9 AS corrected, abs(sum(c.probability) - 1) < 1e-9 AS sum
 FROM qwen_classify_probs('The site is down.', ARRAY['billing', 'outage', 'spam'], calibrate => true) AS c
-     JOIN qwen_classify_probs('The site is down.', ARRAY['billing', 'outage', 'spam']) AS u USING (label)
-     JOIN qwen_classify_probs('N/A', ARRAY['billing', 'outage', 'spam']) AS n USING (label),
-     (SELECT sum(u.probability / n.probability) AS total FROM qwen_classify_probs('The site is down.', ARRAY['billing', 'outage', 'spam']) AS u
-      JOIN qwen_classify_probs('N/A', ARRAY['billing', 'outage', 'spam']) AS n USING (label)) AS t;
+     JOIN qwen_classify_probs('The site is down.', ARRAY['billing', 'outage', 'spam'], mode => 'precise') AS u USING (label)
+     JOIN qwen_classify_probs('N/A', ARRAY['billing', 'outage', 'spam'], mode => 'precise') AS n USING (label),
+     (SELECT sum(u.probability / n.probability) AS total FROM qwen_classify_probs('The site is down.', ARRAY['billing', 'outage', 'spam'], mode => 'precise') AS u
+      JOIN qwen_classify_probs('N/A', ARRAY['billing', 'outage', 'spam'], mode => 'precise') AS n USING (label)) AS t;
 SELECT bool_and(answer = best) AS best_of_the_calibrated, bool_and(score BETWEEN 0 AND 1) AS scores, bool_and(filter = (score >= 0.5)) AS filters
 FROM (SELECT qwen_classify('text ' || i, ARRAY['red', 'green', 'blue'], calibrate => true) AS answer,
              (SELECT label FROM qwen_classify_probs('text ' || i, ARRAY['red', 'green', 'blue'], calibrate => true) ORDER BY probability DESC LIMIT 1) AS best,

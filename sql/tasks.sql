@@ -16,8 +16,8 @@ SELECT name, description, instruction, labels, examples, schema, mode, thinking,
        owner = current_user AS owner, created = changed AS unchanged FROM qwen3dm.tasks ORDER BY name;
 
 -- what a call takes from its task is as if the call said it
-SELECT (SELECT array_agg(p) FROM qwen_classify_probs('The site is down.', task => 'tickets') AS p)
-     = (SELECT array_agg(p) FROM qwen_classify_probs('The site is down.', '{"billing": "money", "outage": "something is down"}', system => 'Which department is it for?',
+SELECT (SELECT array_agg(p) FROM qwen_classify_probs('The site is down.', task => 'tickets', mode => 'precise') AS p)
+     = (SELECT array_agg(p) FROM qwen_classify_probs('The site is down.', '{"billing": "money", "outage": "something is down"}', mode => 'precise', system => 'Which department is it for?',
                                                      examples => '[{"input": "My invoice is wrong.", "label": "billing"}]') AS p) AS classify,
        qwen_score('Two gift cards.', task => 'fraud')
      = qwen_score('Two gift cards.', 'It looks like card fraud.', mode => 'efficient', examples => '[{"input": "50 gift cards", "label": true}]') AS score,

@@ -572,8 +572,8 @@ ask_about_pins(const q3p_request *message)
 	return n;
 }
 
-/* (system, labels, mode): the system text itself, or with labels the instruction of qwen_classify.
- */
+/* (system, labels, mode): the system text itself, or with labels the instruction of qwen_classify;
+ * in mode auto for either, because either may answer. */
 Datum
 qwen3dm_pin_prefix(PG_FUNCTION_ARGS)
 {
@@ -597,6 +597,12 @@ qwen3dm_pin_prefix(PG_FUNCTION_ARGS)
 		options.request.system = instruction(has_system ? &system : NULL, &labels);
 	}
 	options.request.kind = Q3P_PIN;
+	if (options.request.mode == Q3P_AUTO)
+	{
+		options.request.mode = Q3P_EFFICIENT;
+		(void) ask_about_pins(&options.request);
+		options.request.mode = Q3P_PRECISE;
+	}
 	PG_RETURN_INT32(ask_about_pins(&options.request));
 }
 

@@ -44,7 +44,7 @@ sub classified
 }
 is(classified('thinking => true'), q{cd|'ab'|precise|f|4}, 'labels after thinking');
 is(classified('thinking => true, thinking_budget => 1'), q{cd|'a'|precise|f|2}, 'after a budget of one token');
-is(classified('thinking => false'), q{cd|NULL|precise|f|0}, 'without');
+is(classified('thinking => false'), q{cd|NULL|efficient|f|0}, 'without');
 is($node->safe_psql('postgres', q{SELECT round(sum(probability)::numeric, 6) FROM qwen_classify_probs('x', ARRAY['cd', 'ef', 'g'], thinking => true)}),
 	'1.000000', 'their probabilities add up');
 is( $node->safe_psql('postgres', q{SELECT string_agg(qwen_classify('Text ' || i, ARRAY['cd', 'ef'], thinking => true), ' ') FROM generate_series(1, 40) AS i}),
@@ -66,7 +66,7 @@ like(failed(q{qwen_infer('x', thinking => true, thinking_budget => -1)}), qr/thi
 
 # What a task says of thinking, and what the call says against it; triggers, too.
 $node->safe_psql('postgres', q{
-	SELECT qwen_task_create('kind', 'Which?', labels => '["cd", "ef"]', thinking => true, thinking_budget => 1);
+	SELECT qwen_task_create('kind', 'Which?', labels => '["cd", "ef"]', mode => 'precise', thinking => true, thinking_budget => 1);
 	CREATE TABLE things (id int PRIMARY KEY, body text, kind text);
 	CREATE TRIGGER kind BEFORE INSERT ON things FOR EACH ROW EXECUTE FUNCTION qwen_classify_trigger('body', 'kind', 'kind');
 	INSERT INTO things (id, body) VALUES (1, 'What is it?');});

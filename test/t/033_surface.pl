@@ -144,8 +144,8 @@ sql(q{CREATE ROLE nobody LOGIN; CREATE ROLE somebody LOGIN; GRANT ALL ON notes, 
 is(sql(q{SELECT string_agg(p.proname, ' ' ORDER BY p.proname) FROM pg_depend AS d JOIN pg_proc AS p ON p.oid = d.objid
 	WHERE d.refobjid = (SELECT oid FROM pg_extension WHERE extname = 'qwen3dm') AND d.classid = 'pg_proc'::regclass
 	AND has_function_privilege('nobody', p.oid, 'EXECUTE')}),
-	'qwen3dm_accounts qwen3dm_change_grants qwen3dm_check_task qwen3dm_functions qwen3dm_model_status qwen3dm_stat_activity '
-	  . 'qwen3dm_task_changed qwen3dm_version qwen_grant qwen_revoke', 'all that anybody may call');
+	'qwen3dm_accounts qwen3dm_change_grants qwen3dm_check_task qwen3dm_features_changed qwen3dm_functions qwen3dm_model_status '
+	  . 'qwen3dm_set_default qwen3dm_stat_activity qwen3dm_stat_decisions qwen3dm_stat_progress qwen3dm_task_changed qwen3dm_version qwen_grant qwen_revoke', 'all that anybody may call');
 my $denied = qr/ERROR: +permission denied for (function|aggregate|table|schema)/;
 for my $sql (
 	q{SELECT qwen_summarize_agg(note) FROM notes}, q{SELECT qwen_reduce_agg(note, 'x') FROM notes}, q{SELECT * FROM answers},
