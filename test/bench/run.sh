@@ -74,7 +74,6 @@ modes()
 	demo=$(q3_reachable "$(test/setup/demo.sh model)")
 	q3_cluster_start eval <<-END
 		shared_preload_libraries = 'qwen3dm'
-		qwen3dm.model = '$model'
 		qwen3dm.kv_cache_size = '2GB'
 	END
 	mkdir -p build/bench
