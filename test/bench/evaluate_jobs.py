@@ -83,8 +83,9 @@ class Evaluation:
         self.cluster.fill([r.text.replace("\\", "\\\\").replace("\n", "\\n") for r in rows])
         for way in WAYS:
             statement = f"SELECT {self.call(question, way)} FROM r ORDER BY id"
-            self.cluster.sql(statement.replace("ORDER BY id", "WHERE id = 1"))  # its beginning is known, as in daily use
-            *found, time_line = self.cluster.sql("\\timing on", statement).split("\n")
+            role = f"SET ROLE eval_{way}"  # for which nothing is kept of what another way has read
+            self.cluster.sql(role, statement.replace("ORDER BY id", "WHERE id = 1"))  # its beginning is known, as in daily use
+            *found, time_line = self.cluster.sql(role, "\\timing on", statement).split("\n")
             key = question.job, part, way
             self.seconds[key] = self.seconds.get(key, 0) + milliseconds(time_line) / 1000
             if len(found) != len(rows):
@@ -185,6 +186,7 @@ def main():
     a = parser.parse_args()
     Cluster(a.bin, a.socket, "postgres").sql("CREATE DATABASE eval")
     cluster = Cluster(a.bin, a.socket, "eval")
+    cluster.sql(*(f"CREATE ROLE eval_{way} SUPERUSER" for way in WAYS))
     cluster.sql("CREATE EXTENSION qwen3dm", "SELECT qwen_count_tokens('wait for the model')")
     e = Evaluation(cluster, a.seed, a.rows)
     e.ask_all()
