@@ -37,6 +37,7 @@
 #include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
+#include "utils/syscache.h"
 #include "utils/timeout.h"
 #include "utils/timestamp.h"
 
@@ -44,6 +45,9 @@
 #include "extension/live_state.h"
 #include "extension/module.h"
 #include "extension/tasks.h"
+#if PG_VERSION_NUM >= 160000
+#include "varatt.h"
+#endif
 
 #define TABLE "task_evidence"
 #define LOCK_MS 500
@@ -170,7 +174,7 @@ qwen3dm_live_flush(void)
 	}
 	note_refusal();
 	do
-		rounds.database = qwen3dm_live_next_database(rounds.database);
+		rounds.database = qwen3dm_live_next_database(rounds.database, true);
 	while (OidIsValid(rounds.database) && is_refused(rounds.database));
 	rounds.in_round = OidIsValid(rounds.database) && start_writer(rounds.database);
 }
@@ -498,6 +502,20 @@ write_database(void)
 	}
 }
 
+/* What is known of tasks of databases that were dropped. */
+static void
+forget_dropped(void)
+{
+	StartTransactionCommand();
+	for (Oid database = qwen3dm_live_next_database(InvalidOid, false); OidIsValid(database);
+	     database = qwen3dm_live_next_database(database, false))
+	{
+		if (!SearchSysCacheExists1(DATABASEOID, ObjectIdGetDatum(database)))
+			qwen3dm_live_forget(database);
+	}
+	CommitTransactionCommand();
+}
+
 /* Names mean what they mean to PostgreSQL, and nobody's settings for this database make us wait. */
 static void
 set_settings(void)
@@ -546,5 +564,6 @@ qwen3dm_flush_main(Datum arg)
 	MemoryContextSwitchTo(
 	    AllocSetContextCreate(TopMemoryContext, "qwen3dm flush", ALLOCSET_DEFAULT_SIZES));
 	write_database();
+	forget_dropped();
 	proc_exit(0);
 }
