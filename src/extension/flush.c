@@ -8,7 +8,7 @@
  * say) is forgotten.
  *
  * The writer is the bootstrap superuser, but the table is a user's and may have triggers: it writes
- * as the table's owner, in a security-restricted operation. All news go in one transaction; where
+ * as the table's owner, in a security-restricted operation. Many news go in one transaction; where
  * that fails, each task in one of its own, so that one that somebody has locked keeps nobody else
  * waiting. What is not written stays news. Nothing here waits for a lock longer than LOCK_MS, nor
  * takes longer than about BUDGET_MS, for a database that is to be dropped waits for us.
@@ -37,6 +37,7 @@
 #include "utils/memutils.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
+#include "utils/syscache.h"
 #include "utils/timeout.h"
 #include "utils/timestamp.h"
 
@@ -44,11 +45,15 @@
 #include "extension/live_state.h"
 #include "extension/module.h"
 #include "extension/tasks.h"
+#if PG_VERSION_NUM >= 160000
+#include "varatt.h"
+#endif
 
 #define TABLE "task_evidence"
 #define LOCK_MS 500
 #define STATEMENT_MS 1500
 #define BUDGET_MS 2000
+#define BATCH 500 /* tasks */
 /* While a writer is at work; the postmaster tells us of its end sooner. */
 #define LOOK_MS 1000
 /* Before a database that could not be connected to is tried again. */
@@ -170,7 +175,7 @@ qwen3dm_live_flush(void)
 	}
 	note_refusal();
 	do
-		rounds.database = qwen3dm_live_next_database(rounds.database);
+		rounds.database = qwen3dm_live_next_database(rounds.database, true);
 	while (OidIsValid(rounds.database) && is_refused(rounds.database));
 	rounds.in_round = OidIsValid(rounds.database) && start_writer(rounds.database);
 }
@@ -185,36 +190,58 @@ qwen3dm_live_flush_due(void)
  * The writer: a row
  * --------------------------------------------------------------------------------------------- */
 
+/* Columns of the table that what was counted is added to, in the order of add_tally(). */
+static const char *const sums[] = {"efficient_rows", "precise_rows", "thinking_rows",
+                                   "escalated_rows", "alarms",       "switches"};
+/* Those that keep what they have when nothing is known. */
+static const char *const latencies[] = {"efficient_p50_ms", "efficient_p95_ms", "precise_p50_ms",
+                                        "precise_p95_ms"};
+/* Those of the watch for drift, in the order of add_watch(). */
+static const char *const watched[] = {"shadow_rows", "shadow_agreed", "drift_level", "drifted_at",
+                                      "live"};
+
 /*
- * What the watch for drift says fits only rows with its certificate or, if the entry has one that
+ * What the watch for drift says belongs to rows with its certificate or, if the entry has one that
  * was rolled back, an older one. With its last parameter false only numbers are added.
  */
-#define FITS                                                                                       \
-	"$22 AND (e.certified_at IS NULL AND $20 IS NULL OR e.certified_at "                           \
-	"OPERATOR(pg_catalog.<=) $20)"
-#define SUM(column) column " = e." column " OPERATOR(pg_catalog.+) EXCLUDED." column ", "
-#define LAST(column) column " = COALESCE(EXCLUDED." column ", e." column "), "
-#define WATCH(column)                                                                              \
-	column " = CASE WHEN " FITS " THEN EXCLUDED." column " ELSE e." column " END, "
+static const char watch_fits[] = "$22 AND (e.certified_at IS NULL AND $20 IS NULL OR "
+                                 "e.certified_at OPERATOR(pg_catalog.<=) $20)";
 
-static const char write_row[] =
-    "INSERT INTO " QWEN3DM_SCHEMA "." TABLE " AS e (task, model_digest, question, "
-    "efficient_rows, precise_rows, thinking_rows, escalated_rows, alarms, switches, "
-    "efficient_p50_ms, efficient_p95_ms, precise_p50_ms, precise_p95_ms, "
-    "shadow_rows, shadow_agreed, drift_level, drifted_at, live, used) "
-    "SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19 "
-    "WHERE EXISTS (SELECT FROM " QWEN3DM_SCHEMA ".tasks AS t "
-    "WHERE t.name OPERATOR(pg_catalog.=) $1) "
-    "ON CONFLICT (task, model_digest, question) DO UPDATE SET " SUM("efficient_rows")
-        SUM("precise_rows") SUM("thinking_rows") SUM("escalated_rows") SUM("alarms") SUM("switches")
-            LAST("efficient_p50_ms") LAST("efficient_p95_ms") LAST("precise_p50_ms")
-                LAST("precise_p95_ms") WATCH("shadow_rows") WATCH("shadow_agreed")
-                    WATCH("drift_level") WATCH("drifted_at")
-                        WATCH("live") "used = GREATEST(e.used, EXCLUDED.used), "
-                                      "standing = CASE WHEN $21 AND e.standing "
-                                      "OPERATOR(pg_catalog.=) 'certified' "
-                                      "AND e.certified_at OPERATOR(pg_catalog.<=) $20 THEN "
-                                      "'drifted' ELSE e.standing END";
+/* Its parameters are the following ones, in order. */
+static char *
+statement(void)
+{
+	StringInfoData s;
+
+	initStringInfo(&s);
+	appendStringInfoString(&s, "INSERT INTO " QWEN3DM_SCHEMA "." TABLE
+	                           " AS e (task, model_digest, question");
+	for (int i = 0; i < lengthof(sums); i++)
+		appendStringInfo(&s, ", %s", sums[i]);
+	for (int i = 0; i < lengthof(latencies); i++)
+		appendStringInfo(&s, ", %s", latencies[i]);
+	for (int i = 0; i < lengthof(watched); i++)
+		appendStringInfo(&s, ", %s", watched[i]);
+	appendStringInfoString(
+	    &s, ", used) SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, "
+	        "$17, $18, $19 WHERE EXISTS (SELECT FROM " QWEN3DM_SCHEMA ".tasks AS t "
+	        "WHERE t.name OPERATOR(pg_catalog.=) $1) "
+	        "ON CONFLICT (task, model_digest, question) DO UPDATE SET ");
+	for (int i = 0; i < lengthof(sums); i++)
+		appendStringInfo(&s, "%s = e.%s OPERATOR(pg_catalog.+) EXCLUDED.%s, ", sums[i], sums[i],
+		                 sums[i]);
+	for (int i = 0; i < lengthof(latencies); i++)
+		appendStringInfo(&s, "%s = COALESCE(EXCLUDED.%s, e.%s), ", latencies[i], latencies[i],
+		                 latencies[i]);
+	for (int i = 0; i < lengthof(watched); i++)
+		appendStringInfo(&s, "%s = CASE WHEN %s THEN EXCLUDED.%s ELSE e.%s END, ", watched[i],
+		                 watch_fits, watched[i], watched[i]);
+	appendStringInfoString(
+	    &s, "used = GREATEST(e.used, EXCLUDED.used), standing = CASE WHEN $21 "
+	        "AND e.standing OPERATOR(pg_catalog.=) 'certified' "
+	        "AND e.certified_at OPERATOR(pg_catalog.<=) $20 THEN 'drifted' ELSE e.standing END");
+	return s.data;
+}
 
 static const Oid parameter_types[] = {
     TEXTOID, TEXTOID, INT8OID, INT8OID, INT8OID, INT8OID, INT8OID, INT8OID, INT8OID, FLOAT8OID,
@@ -416,7 +443,7 @@ write_as_owner(const Qwen3dmLiveState *list, int n)
 	                       context | SECURITY_LOCAL_USERID_CHANGE | SECURITY_RESTRICTED_OPERATION);
 	SPI_connect();
 	plan =
-	    SPI_prepare(write_row, lengthof(parameter_types), unconstify(Oid *, &parameter_types[0]));
+	    SPI_prepare(statement(), lengthof(parameter_types), unconstify(Oid *, &parameter_types[0]));
 	if (plan == NULL)
 		elog(ERROR, "could not prepare to write to " QWEN3DM_SCHEMA "." TABLE);
 	for (int i = 0; i < n; i++)
@@ -478,6 +505,23 @@ write_some(const Qwen3dmLiveState *list, int n)
 	return good;
 }
 
+static bool
+is_late(TimestampTz start)
+{
+	return TimestampDifferenceExceeds(start, GetCurrentTimestamp(), BUDGET_MS);
+}
+
+static void
+write_singly(const Qwen3dmLiveState *list, int n, TimestampTz start)
+{
+	/* Beginning with another one each time, so that each one's turn comes. */
+	for (int i = 0; i < n && !is_late(start); i++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		(void) write_some(&list[(i + MyProcPid) % n], 1);
+	}
+}
+
 static void
 write_database(void)
 {
@@ -486,16 +530,28 @@ write_database(void)
 	int n;
 
 	list = qwen3dm_live_news(MyDatabaseId, &n);
-	if (n == 0 || write_some(list, n) || n == 1)
-		return;
-	/* Beginning with another one each time, so that each one's turn comes. */
-	for (int i = 0; i < n; i++)
+	for (int from = 0; from < n && !is_late(start); from += BATCH)
 	{
-		if (TimestampDifferenceExceeds(start, GetCurrentTimestamp(), BUDGET_MS))
-			break;
+		int count = Min(BATCH, n - from);
+
 		CHECK_FOR_INTERRUPTS();
-		(void) write_some(&list[(i + MyProcPid) % n], 1);
+		if (!write_some(&list[from], count) && count > 1)
+			write_singly(&list[from], count, start);
 	}
+}
+
+/* What is known of tasks of databases that were dropped. */
+static void
+forget_dropped(void)
+{
+	StartTransactionCommand();
+	for (Oid database = qwen3dm_live_next_database(InvalidOid, false); OidIsValid(database);
+	     database = qwen3dm_live_next_database(database, false))
+	{
+		if (!SearchSysCacheExists1(DATABASEOID, ObjectIdGetDatum(database)))
+			qwen3dm_live_forget(database);
+	}
+	CommitTransactionCommand();
 }
 
 /* Names mean what they mean to PostgreSQL, and nobody's settings for this database make us wait. */
@@ -546,5 +602,6 @@ qwen3dm_flush_main(Datum arg)
 	MemoryContextSwitchTo(
 	    AllocSetContextCreate(TopMemoryContext, "qwen3dm flush", ALLOCSET_DEFAULT_SIZES));
 	write_database();
+	forget_dropped();
 	proc_exit(0);
 }

@@ -364,7 +364,8 @@ log_change(const Qwen3dmLiveKey *key, const Change *change)
 	char name[Q3P_TASK_BYTES];
 
 	set_name(name, key);
-	HOLD_INTERRUPTS(); /* a message is a place where a query can be canceled, with an error */
+	/* A message is where a query can be canceled, and its statement could show what a row says. */
+	HOLD_INTERRUPTS();
 	ereport(LOG, (change->rose ? errmsg("qwen3dm: task \"%s\" is under latency pressure: %s", name,
 	                                    qwen3dm_pressure_name(change->pressure))
 	              : change->pressure == Q3_PRESSURE_NONE
@@ -373,8 +374,9 @@ log_change(const Qwen3dmLiveKey *key, const Change *change)
 	                           qwen3dm_pressure_name(change->pressure)),
 	              errdetail(
 	                  "In the database with OID %u, 95 of 100 of the last %d calls took up to %.1f "
-	                  "ms; the target is %.1f ms.",
-	                  key->database, change->calls, change->p95, change->target_ms)));
+	                  "ms; the target is %g ms.",
+	                  key->database, change->calls, change->p95, change->target_ms),
+	              errhidestmt(true), errhidecontext(true)));
 	RESUME_INTERRUPTS();
 }
 
@@ -391,7 +393,8 @@ log_demotion(const Qwen3dmLiveKey *key, const Qwen3dmWatch *watch)
 	     errdetail("In the database with OID %u, " INT64_FORMAT " of " INT64_FORMAT
 	               " shadow rows have agreed since the certificate, which asks for %.4f.",
 	               key->database, watch->shadow_agreed, watch->shadow_rows, watch->drift.reference),
-	     errhint("qwen_task_learn and qwen_task_certify can certify it again.")));
+	     errhint("qwen_task_learn and qwen_task_certify can certify it again."), errhidestmt(true),
+	     errhidecontext(true)));
 	RESUME_INTERRUPTS();
 }
 
@@ -457,7 +460,7 @@ may_log(Qwen3dmLiveState *s, TimestampTz now)
 static void
 take_latency(Qwen3dmLiveState *s, const Qwen3dmLiveAnswer *a, TimestampTz now, Change *change)
 {
-	int32 before = s->latency.pressure;
+	int32 before = s->latency.pressure, measured = s->latency.n + 1;
 	double target = a->latency_target_ms > 0 ? a->latency_target_ms : 0;
 	instr_time clock;
 
@@ -476,7 +479,7 @@ take_latency(Qwen3dmLiveState *s, const Qwen3dmLiveAnswer *a, TimestampTz now, C
 	change->told = may_log(s, now);
 	change->pressure = s->latency.pressure;
 	change->rose = s->latency.pressure > before;
-	change->calls = Min(s->all.n, s->latency.window);
+	change->calls = Min(measured, s->latency.window);
 	change->p95 = quantile_of(&s->all, change->calls, 0.95);
 	change->target_ms = target;
 }
@@ -592,7 +595,7 @@ qwen3dm_live_news(Oid database, int *n)
 }
 
 Oid
-qwen3dm_live_next_database(Oid database)
+qwen3dm_live_next_database(Oid database, bool with_news)
 {
 	Oid next = InvalidOid;
 	HASH_SEQ_STATUS seq;
@@ -604,8 +607,8 @@ qwen3dm_live_next_database(Oid database)
 	hash_seq_init(&seq, table);
 	while ((e = hash_seq_search(&seq)) != NULL)
 	{
-		if (pg_atomic_read_u32(&e->dirty) != 0 && e->key.database > database &&
-		    (!OidIsValid(next) || e->key.database < next))
+		if (e->key.database > database && (!OidIsValid(next) || e->key.database < next) &&
+		    (!with_news || pg_atomic_read_u32(&e->dirty) != 0))
 			next = e->key.database;
 	}
 	LWLockRelease(live->lock);

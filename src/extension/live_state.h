@@ -73,11 +73,12 @@ extern const char *qwen3dm_pressure_name(int32 pressure);
 extern Qwen3dmLiveState *qwen3dm_live_copy(int *n);
 /* Of a database, those with news. */
 extern Qwen3dmLiveState *qwen3dm_live_news(Oid database, int *n);
-/* The database with news that has the lowest number above this one; invalid: none. */
-extern Oid qwen3dm_live_next_database(Oid database);
+/* The database, of all or of those with news, that has the lowest number above this one; invalid:
+ * none. */
+extern Oid qwen3dm_live_next_database(Oid database, bool with_news);
 /* The news of such a copy are in the table, or have no place there. */
 extern void qwen3dm_live_written(const Qwen3dmLiveState *copy);
-/* Everything about a database that nobody can connect to. */
+/* Everything about a database that is gone, or that nobody can connect to. */
 extern void qwen3dm_live_forget(Oid database);
 
 /*
