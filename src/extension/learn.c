@@ -31,6 +31,8 @@ QWEN3DM_FUNCTION(qwen3dm_task_learn);
 QWEN3DM_FUNCTION(qwen3dm_task_certify);
 
 #define MAX_ROWS 1000000
+/* Rows of a tier that tell what it costs. */
+#define ENOUGH_TO_TIME 150
 /* Of a threshold: that it will do, by the learned rows. The certificate is what proves it. */
 #define CONFIDENCE 0.9
 /* This part of the learned rows had less probability outside the labels than what is usual. */
@@ -254,6 +256,31 @@ is_answered(const Lesson *l, int row)
 	return true;
 }
 
+static bool
+tells_truth(const Qwen3dmRehearsal *r)
+{
+	for (int i = 0; i < r->n; i++)
+	{
+		if (r->truth[i] >= 0)
+			return true;
+	}
+	return false;
+}
+
+/* Whether it is clear that efficient is no cheaper, so that no margin could make it pay; not where
+ * the rows are to tell accuracies, too. */
+static bool
+is_hopeless(const Lesson *l)
+{
+	const Qwen3dmRehearsal *r = &l->rehearsal;
+
+	return r->timed[Q3_TIER_EFFICIENT] >= ENOUGH_TO_TIME &&
+	       r->timed[Q3_TIER_PRECISE] >= ENOUGH_TO_TIME &&
+	       qwen3dm_rehearsed_ms(r, Q3_TIER_EFFICIENT) >=
+	           Q3_COSTS_TOO_MUCH * qwen3dm_rehearsed_ms(r, Q3_TIER_PRECISE) &&
+	       !tells_truth(r);
+}
+
 /* In turn, so that what else the machine does meets all tiers. */
 static void
 ask_all(Lesson *l)
@@ -269,6 +296,8 @@ ask_all(Lesson *l)
 		for (int tier = 0; tier < l->n_tiers; tier++)
 			qwen3dm_rehearse_ask(r, first, n, NULL, (q3_tier) tier, &l->outcomes[tier][first]);
 		qwen3dm_progress("answering", first + n, r->n);
+		if (is_hopeless(l))
+			r->n = first + n;
 	}
 }
 
@@ -490,14 +519,7 @@ is_thinking_worth_a_try(const Qwen3dmRehearsal *r)
 {
 	NullableDatum thinking = r->options.task->thinking;
 
-	if (thinking.isnull || !DatumGetBool(thinking.value))
-		return false;
-	for (int i = 0; i < r->n; i++)
-	{
-		if (r->truth[i] >= 0)
-			return true;
-	}
-	return false;
+	return !thinking.isnull && DatumGetBool(thinking.value) && tells_truth(r);
 }
 
 Datum

@@ -15,6 +15,7 @@ import io
 import json
 import os
 import random
+import re
 import subprocess
 import sys
 import time
@@ -197,7 +198,7 @@ def main():
     parser.add_argument("--demo-model", required=True)
     parser.add_argument("--rows", type=int, default=10000)
     parser.add_argument("--seed", type=int, default=11)
-    parser.add_argument("--only", default="", help="workloads whose name contains this")
+    parser.add_argument("--only", default="", help="workloads whose name this regular expression matches")
     a = parser.parse_args()
     Cluster(a.bin, a.socket, "postgres").sql("CREATE DATABASE bench")
     cluster = Cluster(a.bin, a.socket, "bench")
@@ -205,7 +206,7 @@ def main():
     modes = Modes(cluster)
     found = {"rows": a.rows, "seed": a.seed, "machine": machine(), "work": {}}
     for model, list_of_work in works(a):
-        list_of_work = [w for w in list_of_work if a.only in w.name]
+        list_of_work = [w for w in list_of_work if re.search(a.only, w.name)]
         if not list_of_work:
             continue
         cluster.load(model, os.cpu_count())

@@ -33,7 +33,7 @@ sql(qq{
 	COPY held_out FROM '$jobs/rows.csv' CSV HEADER;
 	CREATE VIEW rows_of AS SELECT id, kind, body, truth FROM held_out JOIN questions USING (question) WHERE job = 'machines';
 	-- a window with other numbers is another row
-	CREATE TABLE windows AS SELECT g * 1000 + id AS id, replace(body, 'T', 'T') || repeat(' ', g) AS body
+	CREATE TABLE windows AS SELECT g * 1000 + id AS id, body || repeat(' ', g) AS body, truth
 		FROM rows_of, generate_series(0, 24) AS g WHERE kind LIKE 'window/%';
 	CREATE TABLE histories AS SELECT id, body, truth FROM rows_of WHERE kind = 'history/classify';
 	SELECT qwen_task_create('state', 'Check the sensor values against the limits.', labels => '["normal", "alarm"]');
@@ -58,7 +58,7 @@ like(errors(q{SELECT qwen_task_learn('state', 'SELECT body FROM windows', 0)}), 
 is(sql('SELECT count(*) FROM qwen_stat_progress_tasks'), '0', 'a run that failed is not shown');
 
 # ---- Learning: visible, cancelable, resumable ----
-my $learn = q{SELECT standing, rows, agreement > 0.98, threshold IS NOT NULL, reference FROM qwen_task_learn('state', 'SELECT body FROM windows', 600)};
+my $learn = q{SELECT standing, rows, agreement > 0.98, threshold IS NOT NULL, reference FROM qwen_task_learn('state', 'SELECT body, truth FROM windows', 600)};
 my $call = start_call($node, $learn);
 ok($node->poll_query_until('postgres', q{SELECT rows_done >= 128 AND rows_total = 600 AND phase = 'answering' AND task = 'state'
 	AND command = 'qwen_task_learn' FROM qwen_stat_progress_tasks}, 't'), 'its progress can be watched');
@@ -115,7 +115,7 @@ is(sql(qq{SET qwen3dm.agreement_target = 0.999; SELECT mode, reason FROM qwen_cl
 sql(q{SELECT qwen_task_alter('state', mode => 'precise')});
 is(decided($easy), 'precise|mode set by the task|f', 'a policy of the task');
 sql(q{SELECT qwen_task_alter('state', reset => '{mode}')});
-is(sql(q{SELECT qwen_task_learn('state', 'SELECT body FROM windows', 600) IS NOT NULL}), 't', 'learned again');
+is(sql(q{SELECT qwen_task_learn('state', 'SELECT body, truth FROM windows', 600) IS NOT NULL}), 't', 'learned again');
 is(decided($easy), 'precise|agreement is not certified yet|f', 'a new threshold has no certificate');
 sql(q{UPDATE qwen3dm.task_evidence SET standing = 'certified', certified_at = now(), efficient_ms = 1, precise_ms = 3, threshold = 0, off_label_limit = NULL,
 	shadow_reference = 0.987 WHERE task = 'state'});
