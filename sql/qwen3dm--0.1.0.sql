@@ -929,7 +929,7 @@ INSERT INTO qwen3dm.policy_defaults VALUES
     ('max_rarity', 0.6, '0 to 1: inputs of rarer words go to mode precise'),
     ('min_similarity', 0.3, '0 to 1: from this similarity on a task suggests its mode'),
     ('delta', 0.05, '0 to 1: the probability that a certificate may be wrong'),
-    ('exit_margin', 0.95, '0 to 1: thinking that mode auto has begun ends when the best label is twice running ahead by this; 0: never');
+    ('exit_margin', 0, '0 to 1: thinking that mode auto has begun ends when the best label is twice running ahead by this; 0: never');
 
 -- A dump has the rows that CREATE EXTENSION has made before it is restored.
 CREATE FUNCTION @extschema@.qwen3dm_set_default()

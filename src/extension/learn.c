@@ -35,6 +35,8 @@ QWEN3DM_FUNCTION(qwen3dm_task_certify);
 #define ENOUGH_TO_TIME 150
 /* Of a threshold: that it will do, by the learned rows. The certificate is what proves it. */
 #define CONFIDENCE 0.9
+/* A certificate is made for that many rows at least. */
+#define USUAL_ROWS 10000
 /* This part of the learned rows had less probability outside the labels than what is usual. */
 #define USUAL_OFF_LABEL 0.995
 
@@ -357,7 +359,7 @@ choose_threshold(Lesson *l)
 	                          .efficient_cost = l->ms[Q3_TIER_EFFICIENT],
 	                          .precise_cost = l->ms[l->reference],
 	                          .delta = delta_of(0),
-	                          .planned_rows = l->rehearsal.population};
+	                          .planned_rows = Max(l->rehearsal.population, USUAL_ROWS)};
 
 	for (int i = 0; i < l->rehearsal.n; i++)
 	{
@@ -477,19 +479,32 @@ store_lesson(const Lesson *l)
 	store(&c);
 }
 
+/* Of efficient runs and escalations, the reference being 1; as the decision sees it. */
+static double
+cost_of(const Lesson *l)
+{
+	double reference = l->ms[l->reference];
+
+	return reference > 0 && l->ms[Q3_TIER_EFFICIENT] > 0
+	           ? l->ms[Q3_TIER_EFFICIENT] / reference + l->threshold.escalated
+	           : NAN;
+}
+
 static char *
 lesson_message(const Lesson *l)
 {
 	const q3_threshold *t = &l->threshold;
+	double cost = cost_of(l);
 
 	if (!t->found)
 		return psprintf("no margin makes an agreement of %.4g likely by " INT64_FORMAT
 		                " rows: mode auto stays precise; more rows may show otherwise",
 		                l->target, l->rows);
-	if (t->cost >= Q3_COSTS_TOO_MUCH)
+	if (cost >= Q3_COSTS_TOO_MUCH)
 		return psprintf("answering in mode efficient and escalating %.1f %% of the rows would cost "
-		                "%.2f of mode precise: mode auto stays precise",
-		                100 * t->escalated, t->cost);
+		                "%.2f of %s: mode auto stays precise",
+		                100 * t->escalated, cost,
+		                l->reference == Q3_TIER_THINKING ? "thinking" : "mode precise");
 	return psprintf("uncertified: about %.0f rows more would prove it (qwen_task_certify)",
 	                ceil(t->certificate));
 }
@@ -507,7 +522,7 @@ lesson_result(FunctionCallInfo fcinfo, const Lesson *l)
 	tell_float(&result, t->found ? t->threshold : NAN);
 	tell_float(&result, t->found ? t->escalated : NAN);
 	tell_float(&result, t->found ? t->agreement : NAN);
-	tell_float(&result, t->found ? t->speedup : NAN);
+	tell_float(&result, t->found ? 1 / cost_of(l) : NAN);
 	tell_text(&result, reference_name(l->reference));
 	tell_text(&result, lesson_message(l));
 	return finish_result(&result);

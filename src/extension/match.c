@@ -68,7 +68,7 @@ static const struct
                                   [QWEN3DM_MAX_RARITY] = {"max_rarity", 0.6},
                                   [QWEN3DM_MIN_SIMILARITY] = {"min_similarity", 0.3},
                                   [QWEN3DM_DELTA] = {"delta", 0.05},
-                                  [QWEN3DM_EXIT_MARGIN] = {"exit_margin", 0.95}};
+                                  [QWEN3DM_EXIT_MARGIN] = {"exit_margin", 0}};
 
 static const char profiles_query[] = "SELECT task, profile FROM " QWEN3DM_SCHEMA ".task_features";
 static const char vectors_query[] = "SELECT task, embedding FROM " QWEN3DM_SCHEMA ".task_features "
