@@ -220,7 +220,8 @@ has_modes(uint32 kind)
 	return kind == Q3P_GENERATE || kind == Q3P_STREAM || kind == Q3P_CLASSIFY;
 }
 
-/* Only what is generated, and only where the call itself wants it: tasks allow it to auto. */
+/* Text is thought about where call or task say so; labels only where the call does: to mode auto a
+ * task merely allows it. */
 static bool
 is_asked_to_think(const Qwen3dmOptions *options, const q3p_request *message)
 {

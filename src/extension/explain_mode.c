@@ -8,7 +8,6 @@
 
 #include <math.h>
 
-#include "funcapi.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
@@ -16,8 +15,8 @@
 #include "extension/classify.h"
 #include "extension/connection.h"
 #include "extension/decide.h"
-#include "extension/encoding.h"
 #include "extension/module.h"
+#include "extension/srf.h"
 
 QWEN3DM_FUNCTION(qwen3dm_explain_mode);
 
@@ -184,50 +183,36 @@ explain(q3p_bytes input, const char *task)
 	return l;
 }
 
-static Lines *
-explain_arguments(FunctionCallInfo fcinfo)
+/* The lines of the call; a NULL input has none. */
+static void *
+explain_arguments(FunctionCallInfo fcinfo, uint64 *n)
 {
-	Qwen3dmFailure failure;
 	q3p_bytes input;
+	Lines *l;
 
+	*n = 0;
 	if (PG_ARGISNULL(0))
-		return palloc0(sizeof(Lines));
-	if (!qwen3dm_to_utf8(PG_GETARG_TEXT_PP(0), &input, &failure))
-		qwen3dm_raise(&failure, 0);
-	return explain(input, PG_ARGISNULL(1) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(1)));
+		return NULL;
+	input = qwen3dm_utf8_argument(fcinfo, 0);
+	l = explain(input, PG_ARGISNULL(1) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(1)));
+	*n = l->n;
+	return l->lines;
+}
+
+static Datum
+line_row(TupleDesc tupdesc, const void *lines, uint64 i)
+{
+	const Line *line = (const Line *) lines + i;
+	Datum values[] = {CStringGetTextDatum(line->part), CStringGetTextDatum(line->name),
+	                  CStringGetTextDatum(line->value)};
+	bool nulls[lengthof(values)] = {false};
+
+	return HeapTupleGetDatum(heap_form_tuple(tupdesc, values, nulls));
 }
 
 /* (input, task): rows (part, name, value) */
 Datum
 qwen3dm_explain_mode(PG_FUNCTION_ARGS)
 {
-	FuncCallContext *funcctx;
-	Lines *l;
-	const Line *line;
-	Datum values[3];
-	bool nulls[3] = {false, false, false};
-
-	if (SRF_IS_FIRSTCALL())
-	{
-		MemoryContext old;
-		TupleDesc tupdesc;
-
-		funcctx = SRF_FIRSTCALL_INIT();
-		old = MemoryContextSwitchTo(funcctx->multi_call_memory_ctx);
-		if (get_call_result_type(fcinfo, NULL, &tupdesc) != TYPEFUNC_COMPOSITE)
-			elog(ERROR, "return type must be a row type");
-		funcctx->tuple_desc = BlessTupleDesc(tupdesc);
-		funcctx->user_fctx = explain_arguments(fcinfo);
-		MemoryContextSwitchTo(old);
-	}
-	funcctx = SRF_PERCALL_SETUP();
-	l = funcctx->user_fctx;
-	if (funcctx->call_cntr >= (uint64) l->n)
-		SRF_RETURN_DONE(funcctx);
-	line = &l->lines[funcctx->call_cntr];
-	values[0] = CStringGetTextDatum(line->part);
-	values[1] = CStringGetTextDatum(line->name);
-	values[2] = CStringGetTextDatum(line->value);
-	SRF_RETURN_NEXT(funcctx,
-	                HeapTupleGetDatum(heap_form_tuple(funcctx->tuple_desc, values, nulls)));
+	return qwen3dm_return_rows(fcinfo, explain_arguments, line_row);
 }

@@ -2,10 +2,11 @@
  * learn.c: qwen_task_learn and qwen_task_certify, which make a task's row of task_evidence.
  *
  * Learning answers rows in every tier and keeps what that tells: costs, agreement by margin, the
- * threshold below which rows are escalated, whether thinking helps. Certifying draws other rows, at
+ * threshold below which rows are escalated, whether thinking helps. Certifying draws rows anew, at
  * random and without replacement, and bets on agreement until the target is proven or refuted
- * (policy/martingale.h). The threshold was fitted to the learned rows alone, so what is drawn here
- * is a fair sample of what it does. Both run as the current user, in one transaction; a canceled
+ * (policy/martingale.h). The threshold is fixed before anything is drawn here, so what is drawn is
+ * a fair sample of what it does to the query's rows, among which those that were learned from may
+ * be. Both run as the current user, in one transaction; a canceled
  * run leaves nothing but the outcomes that make its repetition quick, and a repetition draws the
  * same rows, so that trying again is no second chance.
  */

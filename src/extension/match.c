@@ -27,7 +27,6 @@
 #include "catalog/pg_type.h"
 #include "commands/trigger.h"
 #include "executor/spi.h"
-#include "funcapi.h"
 #include "miscadmin.h"
 #include "utils/acl.h"
 #include "utils/array.h"
@@ -43,6 +42,7 @@
 #include "extension/embed.h"
 #include "extension/features.h"
 #include "extension/match.h"
+#include "extension/srf.h"
 #include "extension/tasks.h"
 
 QWEN3DM_FUNCTION(qwen3dm_task_match);
@@ -498,58 +498,40 @@ likest_tasks(q3p_bytes input, int limit, int *n)
 	return matches;
 }
 
-static Qwen3dmMatch *
-find_matches(FunctionCallInfo fcinfo, int *n)
+static void *
+find_matches(FunctionCallInfo fcinfo, uint64 *found)
 {
 	int limit = PG_ARGISNULL(ARG_LIMIT) ? INT_MAX : PG_GETARG_INT32(ARG_LIMIT);
 	Qwen3dmMatch *matches;
+	int n;
 
+	*found = 0;
 	if (limit < 0)
 		ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 		                errmsg("\"limit\" must not be negative")));
-	*n = 0;
 	if (PG_ARGISNULL(ARG_INPUT))
 		return NULL;
 	if (PG_ARGISNULL(ARG_EMBEDDING) || !PG_GETARG_BOOL(ARG_EMBEDDING))
-		return likest_tasks(qwen3dm_utf8_argument(fcinfo, ARG_INPUT), limit, n);
-	matches = nearest_tasks(qwen3dm_utf8_argument(fcinfo, ARG_INPUT), n);
-	*n = Min(*n, limit);
+		matches = likest_tasks(qwen3dm_utf8_argument(fcinfo, ARG_INPUT), limit, &n);
+	else
+		matches = nearest_tasks(qwen3dm_utf8_argument(fcinfo, ARG_INPUT), &n);
+	*found = Min(n, limit);
 	return matches;
 }
 
-static void
-start_matches(FunctionCallInfo fcinfo)
+static Datum
+match_row(TupleDesc tupdesc, const void *matches, uint64 i)
 {
-	FuncCallContext *funcctx = SRF_FIRSTCALL_INIT();
-	MemoryContext old = MemoryContextSwitchTo(funcctx->multi_call_memory_ctx);
-	TupleDesc tupdesc;
-	int n;
+	const Qwen3dmMatch *match = (const Qwen3dmMatch *) matches + i;
+	Datum values[] = {CStringGetTextDatum(match->task), Float8GetDatum(match->similarity)};
+	bool nulls[lengthof(values)] = {false};
 
-	if (get_call_result_type(fcinfo, NULL, &tupdesc) != TYPEFUNC_COMPOSITE)
-		elog(ERROR, "return type must be a row type");
-	funcctx->tuple_desc = BlessTupleDesc(tupdesc);
-	funcctx->user_fctx = find_matches(fcinfo, &n);
-	funcctx->max_calls = n;
-	MemoryContextSwitchTo(old);
+	return HeapTupleGetDatum(heap_form_tuple(tupdesc, values, nulls));
 }
 
 /* (input, limit, embedding): rows of task and similarity. */
 Datum
 qwen3dm_task_match(PG_FUNCTION_ARGS)
 {
-	FuncCallContext *funcctx;
-	Qwen3dmMatch *match;
-	Datum values[2];
-	bool nulls[2] = {false, false};
-
-	if (SRF_IS_FIRSTCALL())
-		start_matches(fcinfo);
-	funcctx = SRF_PERCALL_SETUP();
-	if (funcctx->call_cntr >= funcctx->max_calls)
-		SRF_RETURN_DONE(funcctx);
-	match = (Qwen3dmMatch *) funcctx->user_fctx + funcctx->call_cntr;
-	values[0] = CStringGetTextDatum(match->task);
-	values[1] = Float8GetDatum(match->similarity);
-	SRF_RETURN_NEXT(funcctx,
-	                HeapTupleGetDatum(heap_form_tuple(funcctx->tuple_desc, values, nulls)));
+	return qwen3dm_return_rows(fcinfo, find_matches, match_row);
 }

@@ -11,7 +11,6 @@
 #include "access/xact.h"
 #include "catalog/pg_authid.h"
 #include "common/hashfn.h"
-#include "funcapi.h"
 #include "miscadmin.h"
 #include "storage/ipc.h"
 #include "storage/lwlock.h"
@@ -22,6 +21,7 @@
 
 #include "extension/compat.h"
 #include "extension/outcomes.h"
+#include "extension/srf.h"
 
 #define TRANCHE "qwen3dm outcomes"
 #define N_PLACES 32768
@@ -190,8 +190,8 @@ qwen3dm_progress(const char *phase, int64 done, int64 total)
 }
 
 /* The runs that the current user may see; *n of them, palloc'd. */
-static Slot *
-visible_slots(uint64 *n)
+static void *
+visible_slots(FunctionCallInfo fcinfo, uint64 *n)
 {
 	Slot *slots = palloc(sizeof(Slot) * N_SLOTS);
 	bool all = has_privs_of_role(GetUserId(), ROLE_PG_READ_ALL_STATS);
@@ -213,8 +213,9 @@ visible_slots(uint64 *n)
 }
 
 static Datum
-slot_row(TupleDesc tupdesc, const Slot *slot)
+slot_row(TupleDesc tupdesc, const void *slots, uint64 i)
 {
+	const Slot *slot = (const Slot *) slots + i;
 	Datum values[] = {Int32GetDatum(slot->pid),         ObjectIdGetDatum(slot->role),
 	                  CStringGetTextDatum(slot->task),  CStringGetTextDatum(slot->command),
 	                  CStringGetTextDatum(slot->phase), Int64GetDatum(slot->done),
@@ -227,28 +228,7 @@ slot_row(TupleDesc tupdesc, const Slot *slot)
 Datum
 qwen3dm_stat_progress(PG_FUNCTION_ARGS)
 {
-	FuncCallContext *funcctx;
-	Datum row;
-
-	if (SRF_IS_FIRSTCALL())
-	{
-		MemoryContext old;
-		TupleDesc tupdesc;
-
-		funcctx = SRF_FIRSTCALL_INIT();
-		old = MemoryContextSwitchTo(funcctx->multi_call_memory_ctx);
-		if (get_call_result_type(fcinfo, NULL, &tupdesc) != TYPEFUNC_COMPOSITE)
-			elog(ERROR, "return type must be a row type");
-		funcctx->tuple_desc = BlessTupleDesc(tupdesc);
-		funcctx->user_fctx = visible_slots(&funcctx->max_calls);
-		MemoryContextSwitchTo(old);
-	}
-	funcctx = SRF_PERCALL_SETUP();
-	if (funcctx->call_cntr >= funcctx->max_calls)
-		SRF_RETURN_DONE(funcctx);
-	/* The macro counts before it looks at the row. */
-	row = slot_row(funcctx->tuple_desc, (Slot *) funcctx->user_fctx + funcctx->call_cntr);
-	SRF_RETURN_NEXT(funcctx, row);
+	return qwen3dm_return_rows(fcinfo, visible_slots, slot_row);
 }
 
 /* ---------------------------------------------------------------------------------------------

@@ -26,6 +26,7 @@
 #include "extension/encoding.h"
 #include "extension/live_state.h"
 #include "extension/module.h"
+#include "extension/srf.h"
 #include "extension/status.h"
 
 QWEN3DM_FUNCTION(qwen3dm_model_status);
@@ -198,20 +199,6 @@ status_row(TupleDesc tupdesc, Qwen3dmService service)
 	return finish_row(&row);
 }
 
-static FuncCallContext *
-start_rows(FunctionCallInfo fcinfo)
-{
-	FuncCallContext *funcctx = SRF_FIRSTCALL_INIT();
-	MemoryContext old = MemoryContextSwitchTo(funcctx->multi_call_memory_ctx);
-	TupleDesc tupdesc;
-
-	if (get_call_result_type(fcinfo, NULL, &tupdesc) != TYPEFUNC_COMPOSITE)
-		elog(ERROR, "return type must be a row type");
-	funcctx->tuple_desc = BlessTupleDesc(tupdesc);
-	MemoryContextSwitchTo(old);
-	return funcctx;
-}
-
 Datum
 qwen3dm_model_status(PG_FUNCTION_ARGS)
 {
@@ -220,7 +207,7 @@ qwen3dm_model_status(PG_FUNCTION_ARGS)
 
 	if (SRF_IS_FIRSTCALL())
 	{
-		funcctx = start_rows(fcinfo);
+		funcctx = qwen3dm_start_rows(fcinfo);
 		/* The embedding service is the last, and of no interest without a model. */
 		funcctx->max_calls = qwen3dm_service_has_model(QWEN3DM_EMBEDDING) ? QWEN3DM_N_SERVICES : 1;
 	}
@@ -303,7 +290,7 @@ activity_row(TupleDesc tupdesc, const void *activities, uint64 i)
 
 /* Those of all services; *n of them, palloc'd. */
 static void *
-visible_activities(uint64 *n)
+visible_activities(FunctionCallInfo fcinfo, uint64 *n)
 {
 	Activities a = {palloc(sizeof(Activity)), 0};
 
@@ -315,7 +302,7 @@ visible_activities(uint64 *n)
 
 /* The accounts that the current user may see; *n of them, palloc'd. */
 static void *
-visible_accounts(uint64 *n)
+visible_accounts(FunctionCallInfo fcinfo, uint64 *n)
 {
 	int all;
 	Qwen3dmAccount *rows = qwen3dm_accounts_copy(&all);
@@ -357,7 +344,7 @@ account_row(TupleDesc tupdesc, const void *accounts, uint64 i)
 
 /* The watched tasks, for those who may see what all roles do; *n of them, palloc'd. */
 static void *
-visible_decisions(uint64 *n)
+visible_decisions(FunctionCallInfo fcinfo, uint64 *n)
 {
 	Qwen3dmLiveState *rows;
 	int all;
@@ -433,44 +420,20 @@ decision_row(TupleDesc tupdesc, const void *decisions, uint64 i)
 	return finish_row(&row);
 }
 
-/* A set-returning function: list gives an array once, make_row a row of each of its elements. */
-static Datum
-return_rows(FunctionCallInfo fcinfo, void *(*list)(uint64 *n),
-            Datum (*make_row)(TupleDesc tupdesc, const void *rows, uint64 i))
-{
-	FuncCallContext *funcctx;
-	Datum row;
-
-	if (SRF_IS_FIRSTCALL())
-	{
-		MemoryContext old;
-
-		funcctx = start_rows(fcinfo);
-		old = MemoryContextSwitchTo(funcctx->multi_call_memory_ctx);
-		funcctx->user_fctx = list(&funcctx->max_calls);
-		MemoryContextSwitchTo(old);
-	}
-	funcctx = SRF_PERCALL_SETUP();
-	if (funcctx->call_cntr >= funcctx->max_calls)
-		SRF_RETURN_DONE(funcctx);
-	row = make_row(funcctx->tuple_desc, funcctx->user_fctx, funcctx->call_cntr);
-	SRF_RETURN_NEXT(funcctx, row);
-}
-
 Datum
 qwen3dm_stat_activity(PG_FUNCTION_ARGS)
 {
-	return return_rows(fcinfo, visible_activities, activity_row);
+	return qwen3dm_return_rows(fcinfo, visible_activities, activity_row);
 }
 
 Datum
 qwen3dm_accounts(PG_FUNCTION_ARGS)
 {
-	return return_rows(fcinfo, visible_accounts, account_row);
+	return qwen3dm_return_rows(fcinfo, visible_accounts, account_row);
 }
 
 Datum
 qwen3dm_stat_decisions(PG_FUNCTION_ARGS)
 {
-	return return_rows(fcinfo, visible_decisions, decision_row);
+	return qwen3dm_return_rows(fcinfo, visible_decisions, decision_row);
 }
