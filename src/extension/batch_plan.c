@@ -18,6 +18,9 @@
  * something else in the row (CASE, AND, OR, ...), when its arguments are volatile, or when reading
  * ahead would be felt: volatile functions or row locks in the plan below.
  *
+ * Besides, conditions of inner joins that call become filters of the join, and columns of a
+ * subquery that call but that nobody reads are not computed.
+ *
  * Memory: the current context, as for the plan itself.
  */
 #include "postgres.h"
@@ -408,27 +411,45 @@ is_tied(Node *node, void *context)
 	return expression_tree_walker(node, is_tied, context);
 }
 
-static bool
-collect_columns(Node *node, void *context)
+typedef struct Collector
 {
-	List **columns = context;
+	List *columns; /* found so far */
+	List *known;   /* calls that the node below will have made */
+} Collector;
+
+static bool
+collect_walker(Node *node, void *context)
+{
+	Collector *c = context;
 
 	if (node == NULL)
 		return false;
-	if (is_column(node))
+	if (is_column(node) || list_member(c->known, node))
 	{
-		*columns = list_append_unique(*columns, node);
+		c->columns = list_append_unique(c->columns, node);
 		return false;
 	}
-	return expression_tree_walker(node, collect_columns, context);
+	return expression_tree_walker(node, collect_walker, context);
+}
+
+/* Adds to columns what node needs from below: columns, and calls of known, which count as such. */
+static List *
+collect_columns(List *columns, Node *node, List *known)
+{
+	Collector c = {columns, known};
+
+	(void) collect_walker(node, &c);
+	return c.columns;
 }
 
 /* Rewrites expressions of the node below for the one above. */
 typedef struct Mover
 {
 	List *columns; /* of the node below */
-	int varno;     /* how they are called */
+	int varno;     /* how they are called ... */
+	List *values;  /* ... unless this says what to write instead, of each column */
 	List *calls;   /* found so far, in terms of OUTER_VARs; with varno INDEX_VAR */
+	List *shared;  /* those of them whose value others may use, as they were written */
 	bool certain;  /* what is looked at is evaluated for every row */
 	bool plain;    /* so far, see QWEN3DM_BATCH_PLAIN */
 } Mover;
@@ -439,23 +460,31 @@ make_column(int varno, int attno, Node *value)
 	return makeVar(varno, attno, exprType(value), exprTypmod(value), exprCollation(value), 0);
 }
 
+/* The column with the value of an equal call, if there is one and its function may share it. */
+static Var *
+find_call(const Mover *m, const FuncExpr *call, int varno)
+{
+	if (!called_function((const Node *) call)->shared)
+		return NULL;
+	for (int i = 0; i < list_length(m->calls); i++)
+	{
+		if (equal(list_nth(m->calls, i), call))
+			return make_column(varno, list_length(m->columns) + i + 1, (Node *) call);
+	}
+	return NULL;
+}
+
 /* Takes a call, in terms of the columns below, into the list of calls; the column that will have
- * its value. Its function may have it share that of an equal call. */
+ * its value, which may be that of an equal call. */
 static Var *
 add_call(Mover *m, FuncExpr *call, int varno)
 {
-	int n = list_length(m->columns);
+	Var *found = find_call(m, call, varno);
 
-	if (called_function((Node *) call)->shared)
-	{
-		for (int i = 0; i < list_length(m->calls); i++)
-		{
-			if (equal(list_nth(m->calls, i), call))
-				return make_column(varno, n + i + 1, (Node *) call);
-		}
-	}
+	if (found != NULL)
+		return found;
 	m->calls = lappend(m->calls, call);
-	return make_column(varno, n + list_length(m->calls), (Node *) call);
+	return make_column(varno, list_length(m->columns) + list_length(m->calls), (Node *) call);
 }
 
 /* Nodes that always evaluate all their arguments. */
@@ -487,6 +516,24 @@ evaluates_all(const Node *node)
 	}
 }
 
+static Node *move(Node *node, void *context);
+
+/* A call whose arguments do not change: the column of its value. NULL: it is not certain that it
+ * is made, and no equal call is. */
+static Node *
+move_call(FuncExpr *call, Mover *m)
+{
+	Mover arguments = {.columns = m->columns, .varno = OUTER_VAR, .plain = true};
+	FuncExpr *moved = (FuncExpr *) expression_tree_mutator((Node *) call, move, &arguments);
+
+	if (!m->certain)
+		return (Node *) find_call(m, moved, INDEX_VAR);
+	m->plain = m->plain && is_plain(call);
+	if (called_function((Node *) call)->shared)
+		m->shared = lappend(m->shared, call);
+	return (Node *) add_call(m, moved, INDEX_VAR);
+}
+
 static Node *
 move(Node *node, void *context)
 {
@@ -496,23 +543,24 @@ move(Node *node, void *context)
 
 	if (node == NULL)
 		return NULL;
-	if (is_column(node))
+	if (is_column(node) || is_call(node))
 	{
 		for (int i = 0; i < list_length(m->columns); i++)
 		{
-			if (equal(list_nth(m->columns, i), node))
-				return (Node *) make_column(m->varno, i + 1, node);
+			if (!equal(list_nth(m->columns, i), node))
+				continue;
+			if (m->values != NIL)
+				return copyObject((Node *) list_nth(m->values, i));
+			return (Node *) make_column(m->varno, i + 1, node);
 		}
-		elog(ERROR, "column of a batch not found");
+		if (is_column(node))
+			elog(ERROR, "column of a batch not found");
 	}
-	if (certain && m->varno == INDEX_VAR && is_call(node) &&
-	    is_fixed((Node *) ((FuncExpr *) node)->args))
+	if (m->varno == INDEX_VAR && is_call(node) && is_fixed((Node *) ((FuncExpr *) node)->args))
 	{
-		Mover arguments = {m->columns, OUTER_VAR, NIL, false, true};
-
-		m->plain = m->plain && is_plain((FuncExpr *) node);
-		node = expression_tree_mutator(node, move, &arguments);
-		return (Node *) add_call(m, (FuncExpr *) node, INDEX_VAR);
+		moved = move_call((FuncExpr *) node, m);
+		if (moved != NULL)
+			return moved;
 	}
 	m->certain = certain && evaluates_all(node);
 	moved = expression_tree_mutator(node, move, m);
@@ -520,16 +568,19 @@ move(Node *node, void *context)
 	return moved;
 }
 
-/* Whether moving this expression would find a call to batch. */
+/* Whether moving this expression would find a call to batch, besides those of known. The calls
+ * whose values others may use are added to *shared, if that is wanted. */
 static bool
-has_batchable_call(Node *node)
+has_batchable_call(Node *node, List *known, List **shared)
 {
-	Mover m = {NIL, INDEX_VAR, NIL, true, true};
+	Mover m = {.varno = INDEX_VAR, .certain = true, .plain = true};
 
 	if (!is_call_walker(node, NULL))
 		return false;
-	(void) collect_columns(node, &m.columns);
+	m.columns = collect_columns(NIL, node, known);
 	(void) move(node, &m);
+	if (shared != NULL)
+		*shared = list_concat(*shared, m.shared);
 	return m.calls != NIL;
 }
 
@@ -594,13 +645,13 @@ make_node_over(Plan *plan, const Mover *m, Rewriter *w)
 static Plan *
 batch_over(Plan *plan, List *tlist, List *qual, Rewriter *w)
 {
-	Mover m = {NIL, INDEX_VAR, NIL, true, true};
+	Mover m = {.varno = INDEX_VAR, .certain = true, .plain = true};
 	List *moved = NIL;
 	CustomScan *node;
 	ListCell *lc;
 
-	(void) collect_columns((Node *) tlist, &m.columns);
-	(void) collect_columns((Node *) qual, &m.columns);
+	m.columns = collect_columns(NIL, (Node *) tlist, NIL);
+	m.columns = collect_columns(m.columns, (Node *) qual, NIL);
 	/* Filters of a list are evaluated until one is false. */
 	foreach (lc, qual)
 	{
@@ -616,13 +667,14 @@ batch_over(Plan *plan, List *tlist, List *qual, Rewriter *w)
 	return (Plan *) node;
 }
 
-/* Number of the first filter that has a call to batch, or that of all filters. */
+/* Number of the first filter that has a call to batch besides those of known, or that of all
+ * filters. */
 static int
-first_batchable(List *qual, int from)
+first_batchable(List *qual, int from, List *known)
 {
 	int i = from;
 
-	while (i < list_length(qual) && !has_batchable_call(list_nth(qual, i)))
+	while (i < list_length(qual) && !has_batchable_call(list_nth(qual, i), known, NULL))
 		i++;
 	return i;
 }
@@ -640,35 +692,57 @@ slice(List *list, int from, int to)
 /*
  * The filters from `from` on, and the target list, in nodes above plan: a call in a filter is
  * started only for rows that have passed all filters before it, one in the target list for rows
- * that have passed all.
+ * that have passed all. What a node has asked, no later filter and no target list asks again: the
+ * value goes through as a column.
  */
 static Plan *
 add_batches(Plan *plan, List *tlist, List *qual, int from, Rewriter *w)
 {
-	bool tlist_has_call = has_batchable_call((Node *) tlist);
-
 	while (from < list_length(qual))
 	{
-		int next = first_batchable(qual, from + 1);
-		List *mine = slice(qual, from, next);
-		List *rest = slice(qual, next, list_length(qual));
+		Mover m = {.varno = INDEX_VAR};
+		List *known = NIL;
+		List *mine, *rest;
+		ListCell *lc;
+		int next;
 
-		if (rest == NIL && !tlist_has_call)
+		(void) has_batchable_call(list_nth(qual, from), NIL, &known);
+		next = first_batchable(qual, from + 1, known);
+		mine = slice(qual, from, next);
+		rest = slice(qual, next, list_length(qual));
+		if (rest == NIL && !has_batchable_call((Node *) tlist, known, NULL))
 			return batch_over(plan, tlist, mine, w);
-		else
-		{
-			Mover m = {NIL, INDEX_VAR, NIL, false, true};
 
-			/* What the nodes above need goes through, first of all columns of the new node. */
-			(void) collect_columns((Node *) tlist, &m.columns);
-			(void) collect_columns((Node *) rest, &m.columns);
-			plan = batch_over(plan, columns_tlist(m.columns), mine, w);
-			tlist = (List *) move((Node *) tlist, &m);
-			qual = (List *) move((Node *) rest, &m);
-			from = 0;
-		}
+		/* What the nodes above need goes through, by the names that the new node has for it. */
+		m.columns = collect_columns(NIL, (Node *) tlist, known);
+		m.columns = collect_columns(m.columns, (Node *) rest, known);
+		plan = batch_over(plan, columns_tlist(m.columns), mine, w);
+		foreach (lc, plan->targetlist)
+			m.values = lappend(m.values, ((TargetEntry *) lfirst(lc))->expr);
+		tlist = (List *) move((Node *) tlist, &m);
+		qual = (List *) move((Node *) rest, &m);
+		from = 0;
 	}
-	return tlist_has_call ? batch_over(plan, tlist, NIL, w) : plan;
+	return has_batchable_call((Node *) tlist, NIL, NULL) ? batch_over(plan, tlist, NIL, w) : plan;
+}
+
+/* The conditions of an inner join are filters of its rows: those from the first call on go there.
+ */
+static void
+filter_after_join(Plan *plan)
+{
+	Join *join = (Join *) plan;
+	int from;
+
+	if (!(IsA(plan, NestLoop) || IsA(plan, HashJoin)) || join->jointype != JOIN_INNER)
+		return;
+	from = first_batchable(join->joinqual, 0, NIL);
+	if (from == list_length(join->joinqual))
+		return;
+	plan->qual = list_concat(slice(join->joinqual, from, list_length(join->joinqual)), plan->qual);
+	join->joinqual = slice(join->joinqual, 0, from);
+	/* With fewer conditions there may be more than one partner. */
+	join->inner_unique = false;
 }
 
 static Plan *
@@ -676,9 +750,9 @@ batch_node(Plan *plan, Rewriter *w)
 {
 	List *tlist = plan->targetlist;
 	List *qual = plan->qual;
-	int from = first_batchable(qual, 0);
+	int from = first_batchable(qual, 0, NIL);
 
-	if (from == list_length(qual) && !has_batchable_call((Node *) tlist))
+	if (from == list_length(qual) && !has_batchable_call((Node *) tlist, NIL, NULL))
 		return plan;
 	if (is_tied((Node *) tlist, NULL) || is_tied((Node *) qual, NULL))
 		return plan;
@@ -757,7 +831,7 @@ lifted_tlist(const List *below, const Mover *m)
 static void
 batch_arguments(Agg *agg, Rewriter *w)
 {
-	Mover m = {NIL, OUTER_VAR, NIL, false, true};
+	Mover m = {.varno = OUTER_VAR, .certain = false, .plain = true};
 	Plan *below = agg->plan.lefttree;
 	List *tlist, *qual;
 	Qwen3dmExtent extent;
@@ -785,6 +859,81 @@ batch_arguments(Agg *agg, Rewriter *w)
 	agg->plan.lefttree = (Plan *) node;
 	agg->plan.targetlist = tlist;
 	agg->plan.qual = qual;
+}
+
+/* ---------------------------------------------------------------------------------------------
+ * Columns of a view or a subquery that nobody reads
+ * --------------------------------------------------------------------------------------------- */
+
+typedef struct Reader
+{
+	int varno;       /* of the columns */
+	Bitmapset *read; /* their numbers; 0: the whole row */
+} Reader;
+
+static bool
+find_read(Node *node, void *context)
+{
+	Reader *r = context;
+	const Var *var = (const Var *) node;
+
+	if (node == NULL)
+		return false;
+	if (IsA(node, Var) && var->varno == r->varno && var->varattno >= 0)
+		r->read = bms_add_member(r->read, var->varattno);
+	return expression_tree_walker(node, find_read, context);
+}
+
+/* Takes calls out of the columns of plan that the reader does not read, and columns of a subquery,
+ * whose own turn comes then. */
+static void
+forget(Plan *plan, const Reader *r, Rewriter *w)
+{
+	ListCell *lc;
+
+	if (!projects(plan) || bms_is_member(0, r->read))
+		return;
+	foreach (lc, plan->targetlist)
+	{
+		TargetEntry *entry = lfirst_node(TargetEntry, lc);
+		Node *value = (Node *) entry->expr;
+
+		if (bms_is_member(entry->resno, r->read) || evaluating_is_felt(value, w))
+			continue;
+		if (is_call_walker(value, NULL) || (IsA(plan, SubqueryScan) && IsA(value, Var)))
+			entry->expr =
+			    (Expr *) makeNullConst(exprType(value), exprTypmod(value), exprCollation(value));
+	}
+}
+
+/*
+ * The planner keeps columns that are volatile, read or not, and ours say that they are. Where all
+ * that such a column does is answer, nobody feels that it did not.
+ */
+static void
+forget_unread(Plan *plan, Rewriter *w)
+{
+	Reader r = {OUTER_VAR, NULL};
+	Plan *below = plan->lefttree;
+
+	if (IsA(plan, SubqueryScan))
+	{
+		r.varno = ((SubqueryScan *) plan)->scan.scanrelid;
+		below = ((SubqueryScan *) plan)->subplan;
+	}
+	else if (IsA(plan, Agg))
+	{
+		for (int i = 0; i < ((Agg *) plan)->numCols; i++)
+			r.read = bms_add_member(r.read, ((Agg *) plan)->grpColIdx[i]);
+		/* Further sets of grouping columns are of nodes of their own. */
+		if (((Agg *) plan)->groupingSets != NIL || ((Agg *) plan)->chain != NIL)
+			return;
+	}
+	else
+		return;
+	(void) find_read((Node *) plan->targetlist, &r);
+	(void) find_read((Node *) plan->qual, &r);
+	forget(below, &r, w);
 }
 
 static bool
@@ -817,6 +966,7 @@ rewrite(Plan *plan, Plan *parent, Rewriter *w)
 	Qwen3dmExtent of_parent = w->extent;
 
 	check_stack_depth();
+	forget_unread(plan, w);
 	w->extent = extent_of_child(plan, parent, of_parent);
 	w->gathers += is_gather;
 	each_child(plan, rewrite, w);
@@ -827,7 +977,10 @@ rewrite(Plan *plan, Plan *parent, Rewriter *w)
 		batch_arguments((Agg *) plan, w);
 	/* A merge join goes back to a row that it has marked. */
 	if (projects(plan) && !(parent != NULL && IsA(parent, MergeJoin) && parent->righttree == plan))
+	{
+		filter_after_join(plan);
 		plan = batch_node(plan, w);
+	}
 	w->extent = of_parent;
 	return plan;
 }

@@ -358,28 +358,33 @@ logprob_value(const Qwen3dmOptions *options, const q3p_result *result, bool *isn
 }
 
 static const Qwen3dmFunction infer = {qwen3dm_infer, parse_infer, text_value};
-static const Qwen3dmFunction logprob = {qwen3dm_logprob, parse_logprob, logprob_value};
+static const Qwen3dmFunction logprob = {qwen3dm_logprob, parse_logprob, logprob_value,
+                                        .shared = true};
 static const Qwen3dmFunction classify = {qwen3dm_classify, qwen3dm_parse_classify,
-                                         qwen3dm_classify_value};
+                                         qwen3dm_classify_value, .shared = true};
 static const Qwen3dmFunction classify_jsonb = {qwen3dm_classify_jsonb, qwen3dm_parse_classify_jsonb,
-                                               qwen3dm_classify_value};
+                                               qwen3dm_classify_value, .shared = true};
 static const Qwen3dmFunction classify_text = {qwen3dm_classify_text, qwen3dm_parse_classify_text,
-                                              qwen3dm_classify_value};
+                                              qwen3dm_classify_value, .shared = true};
 static const Qwen3dmFunction classify_enum = {qwen3dm_classify_enum, qwen3dm_parse_classify_enum,
-                                              qwen3dm_classify_value};
-static const Qwen3dmFunction score = {qwen3dm_score, qwen3dm_parse_score, qwen3dm_score_value};
-static const Qwen3dmFunction filter = {qwen3dm_filter, qwen3dm_parse_filter, qwen3dm_filter_value};
+                                              qwen3dm_classify_value, .shared = true};
+static const Qwen3dmFunction score = {qwen3dm_score, qwen3dm_parse_score, qwen3dm_score_value,
+                                      .shared = true};
+static const Qwen3dmFunction filter = {qwen3dm_filter, qwen3dm_parse_filter, qwen3dm_filter_value,
+                                       .shared = true};
 static const Qwen3dmFunction extract = {qwen3dm_extract, qwen3dm_parse_extract,
-                                        qwen3dm_extract_value};
+                                        qwen3dm_extract_value, .shared = true};
 static const Qwen3dmFunction extract_json = {qwen3dm_extract_json, qwen3dm_parse_extract_json,
-                                             qwen3dm_extract_value};
+                                             qwen3dm_extract_value, .shared = true};
 static const Qwen3dmFunction extract_row = {qwen3dm_extract_row, qwen3dm_parse_extract_row,
                                             qwen3dm_extract_row_value, .shared = true};
 
 static const Qwen3dmFunction summarize = {qwen3dm_summarize, qwen3dm_parse_summarize, text_value,
                                           .prepare = qwen3dm_prepare_summarize};
-static const Qwen3dmFunction embed = {qwen3dm_embed, qwen3dm_parse_embed, qwen3dm_embed_value};
+static const Qwen3dmFunction embed = {qwen3dm_embed, qwen3dm_parse_embed, qwen3dm_embed_value,
+                                      .shared = true};
 static const Qwen3dmFunction similarity = {qwen3dm_similarity, qwen3dm_parse_similarity,
+                                           .shared = true,
                                            .value_of_two = qwen3dm_similarity_value};
 
 const Qwen3dmFunction *

@@ -34,7 +34,8 @@ typedef struct Qwen3dmFunction
 	/* Makes what is asked about of the input, in place; NULL: it is the input. False with *failure:
 	 * nothing can be asked. */
 	bool (*prepare)(Qwen3dmOptions *options, q3p_bytes *prompt, Qwen3dmFailure *failure);
-	/* Calls in one row with the same arguments are one: (f(x)).* reads the fields of one value. */
+	/* Calls in one row with the same arguments are one: (f(x)).* reads the fields of one value, and
+	 * what WHERE asked the select list does not ask again. Not where each call may draw anew. */
 	bool shared;
 	/* Instead of that, for a function whose first two arguments are texts: of a request for each.
 	 */
