@@ -1,9 +1,22 @@
 # The background worker: visible, can be terminated, reloads its settings, leaves no litter.
 use strict;
 use warnings;
+use File::Find qw(find);
 use PostgreSQL::Test::Utils;
 use Qwen3dm;
 use Test::More;
+
+# Everything below a folder, at any depth, that has our name, as paths from there.
+sub ours
+{
+	my ($folder) = @_;
+	my @found;
+	find(
+		{   no_chdir => 1,
+			wanted => sub { push @found, substr($_, length($folder) + 1) if /qwen3dm[^\/]*$/ && $_ ne $folder; } },
+		$folder);
+	return sort @found;
+}
 
 my $node = qwen_node('worker');
 my $me = q{pg_stat_activity WHERE backend_type = 'qwen3dm'};
@@ -51,9 +64,9 @@ is($node->safe_psql('postgres', q{SELECT qwen_infer('a', max_tokens => 3) IS NOT
 
 $node->stop;
 
-# Nothing of ours stays in the data directory or beside the server's sockets.
-my @litter = grep { !/\.conf$/ } glob($node->data_dir . '/*qwen3dm*');
-is("@litter", '', 'no litter in the data directory');
+# Of ours only the counters stay in the data directory, and nothing beside the server's sockets.
+is(join(' ', ours($node->data_dir)), 'pg_stat/qwen3dm.stat', 'no litter in the data directory');
+is(join(' ', ours($node->host)), '', 'nor beside the sockets');
 
 # max_worker_processes is exhausted: the server runs, and the functions say why they cannot.
 $node->append_conf('postgresql.conf', "max_worker_processes = 0\n");
